@@ -1,0 +1,193 @@
+// The one place where a NumPy array becomes a View, and where what would be unsafe is refused.
+//
+// The friendly checks are in Python; these hold even for a direct call: dtype, dimensions, shape,
+// alignment, strides, writeability, overlap.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+#include <utility>
+
+#include "../core/float_mode.hpp"
+#include "../core/ops.hpp"
+#include "../core/parallel.hpp"
+#include "../kernels/dispatch.hpp"
+
+namespace fanin {
+
+namespace py = pybind11;
+
+[[noreturn]] inline void refuse(const char* name, const std::string& expected) {
+  throw std::invalid_argument(std::string(name) + ": expected " + expected);
+}
+
+template <class T>
+bool holds(const py::array& array) {
+  return py::isinstance<py::array_t<T>>(array);  // native byte order included
+}
+
+template <class T>
+constexpr const char* dtype_name() {
+  if constexpr (std::is_same_v<T, float>) {
+    return "float32";
+  } else if constexpr (std::is_same_v<T, double>) {
+    return "float64";
+  } else if constexpr (std::is_same_v<T, int64_t>) {
+    return "int64";
+  } else if constexpr (std::is_same_v<T, uint32_t>) {
+    return "uint32";
+  } else if constexpr (std::is_same_v<T, uint16_t>) {
+    return "uint16";
+  } else {
+    return "bool";
+  }
+}
+
+template <class T>
+void check_elements(const py::array& array, const char* name) {
+  if (!holds<T>(array)) {
+    refuse(name, std::string("an array of ") + dtype_name<T>() + " in native byte order");
+  }
+  if (reinterpret_cast<std::uintptr_t>(array.data()) % alignof(T) != 0) {
+    refuse(name, "aligned memory");
+  }
+  for (py::ssize_t axis = 0; axis < array.ndim(); ++axis) {
+    if (array.strides(axis) % py::ssize_t(sizeof(T)) != 0) {
+      refuse(name, "strides that are multiples of the element size");
+    }
+  }
+}
+
+// Strides of axes with one element mean nothing to NumPy: here they count as contiguous.
+template <class T>
+View<const T> matrix(const py::array& array, const char* name) {
+  check_elements<T>(array, name);
+  if (array.ndim() != 2) {
+    refuse(name, "2 dimensions");
+  }
+  const int64_t rows = array.shape(0), cols = array.shape(1);
+  const auto size = py::ssize_t(sizeof(T));
+  return {static_cast<const T*>(array.data()), rows, cols,
+          rows > 1 ? array.strides(0) / size : cols, cols > 1 ? array.strides(1) / size : 1};
+}
+
+template <class T>
+View<const T> matrix(const py::array& array, const char* name, int64_t rows, int64_t cols) {
+  const View<const T> view = matrix<T>(array, name);
+  if (view.rows != rows || view.cols != cols) {
+    refuse(name, "shape (" + std::to_string(rows) + ", " + std::to_string(cols) + ")");
+  }
+  return view;
+}
+
+// A matrix whose rows are contiguous, as everything but products wants it.
+template <class T>
+View<const T> rows_matrix(const py::array& array, const char* name, int64_t rows, int64_t cols) {
+  const View<const T> view = matrix<T>(array, name, rows, cols);
+  if (view.col_stride != 1) {
+    refuse(name, "contiguous rows");
+  }
+  return view;
+}
+
+template <class T>
+View<T> writable(View<const T> view, py::array& array, const char* name) {
+  if (!array.writeable()) {
+    refuse(name, "a writeable array");
+  }
+  const int64_t rows = view.row_stride < 0 ? -view.row_stride : view.row_stride;
+  const int64_t cols = view.col_stride < 0 ? -view.col_stride : view.col_stride;
+  const bool apart = view.rows <= 1 || view.cols <= 1 || rows > cols * (view.cols - 1) ||
+                     cols > rows * (view.rows - 1);
+  if (!apart || (view.rows > 1 && rows == 0) || (view.cols > 1 && cols == 0)) {
+    refuse(name, "elements that do not overlap one another");
+  }
+  return {const_cast<T*>(view.data), view.rows, view.cols, view.row_stride, view.col_stride};
+}
+
+template <class T>
+View<T> out_matrix(py::array& array, const char* name, int64_t rows, int64_t cols) {
+  return writable(rows_matrix<T>(array, name, rows, cols), array, name);
+}
+
+template <class T>
+const T* vector(const py::array& array, const char* name, int64_t count) {
+  check_elements<T>(array, name);
+  if (array.ndim() != 1 || array.shape(0) != count) {
+    refuse(name, "shape (" + std::to_string(count) + ",)");
+  }
+  if (count > 1 && array.strides(0) != py::ssize_t(sizeof(T))) {
+    refuse(name, "a contiguous array");
+  }
+  return static_cast<const T*>(array.data());
+}
+
+template <class T>
+T* out_vector(py::array& array, const char* name, int64_t count) {
+  if (!array.writeable()) {
+    refuse(name, "a writeable array");
+  }
+  return const_cast<T*>(vector<T>(array, name, count));
+}
+
+using Optional = std::optional<py::array>;
+
+template <class T>
+const T* vector_or_null(const Optional& array, const char* name, int64_t count) {
+  return array ? vector<T>(*array, name, count) : nullptr;
+}
+
+template <class T>
+T* out_vector_or_null(Optional& array, const char* name, int64_t count) {
+  return array ? out_vector<T>(*array, name, count) : nullptr;
+}
+
+// Throws when the memory from the first to the last element of the two arrays meets.
+inline void check_apart(const py::array& out, const py::array& in, const char* name) {
+  const auto bounds = [](const py::array& array) {
+    auto low = reinterpret_cast<std::intptr_t>(array.data()), high = low;
+    for (py::ssize_t axis = 0; axis < array.ndim(); ++axis) {
+      if (array.shape(axis) == 0) {
+        return std::pair<std::intptr_t, std::intptr_t>{0, 0};
+      }
+      const std::intptr_t reach = (array.shape(axis) - 1) * array.strides(axis);
+      (reach < 0 ? low : high) += reach;
+    }
+    return std::pair<std::intptr_t, std::intptr_t>{low, high + array.itemsize()};
+  };
+  const auto a = bounds(out), b = bounds(in);
+  if (a.first < b.second && b.first < a.second) {
+    refuse(name, "memory that no input shares");
+  }
+}
+
+// Calls body.operator()<T>() for the array's dtype.
+template <class Body>
+auto with_dtype(const py::array& array, const char* name, Body&& body) {
+  if (holds<float>(array)) {
+    return body.template operator()<float>();
+  }
+  if (holds<double>(array)) {
+    return body.template operator()<double>();
+  }
+  refuse(name, "an array of float32 or float64 in native byte order");
+}
+
+// While it lives: the interpreter is released and the floating-point mode is ours.
+class Computing {
+ public:
+  Computing() : context{num_threads(), nullptr, nullptr, nullptr} {}
+  Context context;
+
+ private:
+  py::gil_scoped_release released_;
+  FloatMode mode_;
+};
+
+}  // namespace fanin

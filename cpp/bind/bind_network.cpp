@@ -1,0 +1,261 @@
+// The network of cpp/net on NumPy arrays. The arrays behind the flat vectors are kept alive here.
+#include <pybind11/stl.h>
+
+#include <chrono>
+#include <memory>
+
+#include "../net/network.hpp"
+#include "arrays.hpp"
+#include "bind.hpp"
+
+namespace fanin {
+namespace {
+
+// Asks Python every 10 ms whether a signal (Ctrl-C) has come, and keeps what its handler raised.
+class Signals {
+ public:
+  static bool interrupted(void* self) { return static_cast<Signals*>(self)->check(); }
+  py::object error() const { return error_; }
+
+ private:
+  bool check() {
+    const Clock::time_point now = Clock::now();
+    if (!error_ && now >= next_) {
+      const py::gil_scoped_acquire held;
+      if (PyErr_CheckSignals() != 0) {
+        error_ = py::error_already_set().value();
+      }
+      next_ = now + std::chrono::milliseconds(10);
+    }
+    return bool(error_);
+  }
+
+  using Clock = std::chrono::steady_clock;
+  Clock::time_point next_ = Clock::now() + std::chrono::milliseconds(10);
+  py::object error_;
+};
+
+using LayerArguments = std::tuple<int64_t, int64_t, int, uint32_t, bool, double, double>;
+using RuleArguments = std::tuple<int, double, double, double, double, bool>;
+
+template <class T>
+class BoundNetwork {
+ public:
+  BoundNetwork(const std::vector<LayerArguments>& layers, int output, uint64_t seed,
+               py::array parameters, py::array gradients, py::array running_mean,
+               py::array running_var)
+      : parameters_(std::move(parameters)),
+        gradients_(std::move(gradients)),
+        running_mean_(std::move(running_mean)),
+        running_var_(std::move(running_var)) {
+    std::vector<LayerConfig> configs;
+    int64_t count = 0, running_count = 0;
+    for (const auto& [fan_in, fan_out, activation, threshold, batch_norm, l1, l2] : layers) {
+      if (fan_in < 1 || fan_out < 1 || activation < 0 || activation >= activation_count ||
+          threshold > 65535 || (!configs.empty() && configs.back().fan_out != fan_in)) {
+        refuse("layers", "sizes that meet, known activations, thresholds below 65536");
+      }
+      configs.push_back(
+          {fan_in, fan_out, Activation(activation), threshold, batch_norm, l1, l2});
+      count += configs.back().parameters();
+      running_count += batch_norm ? fan_out : 0;
+    }
+    if (configs.empty() || output < 0 || output > 2) {
+      refuse("layers", "at least one layer and a known output");
+    }
+    network_ = std::make_unique<Network<T>>(
+        configs, Output(output), seed, out_vector<T>(parameters_, "parameters", count),
+        out_vector<T>(gradients_, "gradients", count),
+        out_vector<T>(running_mean_, "running_mean", running_count),
+        out_vector<T>(running_var_, "running_var", running_count));
+  }
+
+  void forward(const py::array& x, bool training, uint64_t step, py::array out) {
+    const View<const T> x_view = input(x);
+    const View<T> out_view = out_matrix<T>(out, "out", x_view.rows, fan_out());
+    check_apart(out, x, "out");
+    const Computing computing;
+    network_->forward(computing.context, x_view, training, 0, step, out_view);
+  }
+
+  void backward(const py::array& dout, std::optional<py::array> dx) {
+    if (!network_->can_backward()) {
+      refuse("backward", "a training forward before it");
+    }
+    const int64_t rows = network_->batch_rows();
+    const View<const T> dout_view = rows_matrix<T>(dout, "dout", rows, fan_out());
+    View<T> dx_view{};
+    if (dx) {
+      dx_view = out_matrix<T>(*dx, "dx", rows, fan_in());
+      check_apart(*dx, dout, "dx");
+    }
+    const Computing computing;
+    network_->backward(computing.context, dout_view, dx_view);
+  }
+
+  double loss_and_gradients(const py::array& x, const Optional& labels, const Optional& targets,
+                            const Optional& sample_weight, const Optional& class_weight,
+                            double label_smoothing, int bins, uint64_t step) {
+    const View<const T> x_view = input(x);
+    const Targets<T> of = targets_of(x_view.rows, labels, targets, sample_weight, class_weight,
+                                     label_smoothing);
+    const Computing computing;
+    return network_->loss_and_gradients(computing.context, x_view, of, bins, step);
+  }
+
+  // Returns (rows done, steps done, sum of loss * rows, what a signal handler raised or None).
+  py::tuple train(const py::array& x, double scale, const py::array& rows, int64_t batch_size,
+                  const Optional& labels, const Optional& targets, const Optional& sample_weight,
+                  const Optional& class_weight, double label_smoothing,
+                  const RuleArguments& constants, Optional first, Optional second,
+                  const py::array& lr, int64_t steps_done, uint64_t step, int bins_at_last,
+                  double seconds) {
+    const int64_t count = rows.size();
+    if (batch_size < 1) {
+      refuse("batch_size", "a number >= 1");
+    }
+    Dataset data = dataset_of(x);
+    data.scale = scale;
+    data.rows = vector<int64_t>(rows, "rows", count);
+    data.count = count;
+    data.batch_size = batch_size;
+    for (int64_t i = 0; i < count; ++i) {
+      if (data.rows[i] < 0 || data.rows[i] >= x.shape(0)) {
+        refuse("rows", "rows of x");
+      }
+    }
+    const Targets<T> of = targets_of(x.shape(0), labels, targets, sample_weight, class_weight,
+                                     label_smoothing);
+    const OptimizerRule<T> rule = rule_of(constants, first, second);
+    const double* rates =
+        vector<double>(lr, "lr", (count + batch_size - 1) / batch_size);
+    Signals signals;
+    Progress done;
+    {
+      Computing computing;
+      computing.context.interrupted = Signals::interrupted;
+      computing.context.interrupted_state = &signals;
+      done = network_->train(computing.context, data, of, rule, rates, steps_done, step,
+                             bins_at_last, seconds);
+    }
+    return py::make_tuple(done.rows, done.steps, done.loss,
+                          signals.error() ? signals.error() : py::none());
+  }
+
+  py::tuple stats(size_t layer) const {
+    const Stats& of = network_->stats(layer);
+    const py::ssize_t units = network_->layers().at(layer).fan_out;
+    return py::make_tuple(of.mean, of.std, of.min, of.max, of.zeros, of.saturated,
+                          py::array_t<double>(units, of.unit_mean),
+                          py::array_t<int64_t>(units, of.unit_zeros),
+                          array_or_none(network_->counts(layer)),
+                          array_or_none(network_->edges(layer)));
+  }
+
+ private:
+  template <class Number>
+  static py::object array_or_none(const std::vector<Number>& numbers) {
+    if (numbers.empty()) {
+      return py::none();
+    }
+    return py::array_t<Number>(py::ssize_t(numbers.size()), numbers.data());
+  }
+
+  int64_t fan_in() const { return network_->layers().front().fan_in; }
+  int64_t fan_out() const { return network_->layers().back().fan_out; }
+
+  View<const T> input(const py::array& x) const {
+    return matrix<T>(x, "x", x.ndim() == 2 ? x.shape(0) : 0, fan_in());
+  }
+
+  OptimizerRule<T> rule_of(const RuleArguments& constants, Optional& first, Optional& second) {
+    const auto [rule, beta1, beta2, eps, weight_decay, nesterov] = constants;
+    const int64_t count = parameters_.size();
+    const OptimizerRule<T> of{Rule(rule),
+                              beta1,
+                              beta2,
+                              eps,
+                              weight_decay,
+                              nesterov,
+                              out_vector_or_null<T>(first, "first", count),
+                              out_vector_or_null<T>(second, "second", count)};
+    if ((of.rule != Rule::sgd && of.second == nullptr) ||
+        (of.rule == Rule::adam && of.first == nullptr)) {
+      refuse("state", "the optimizer's state");
+    }
+    return of;
+  }
+
+  Targets<T> targets_of(int64_t rows, const Optional& labels, const Optional& targets,
+                        const Optional& sample_weight, const Optional& class_weight,
+                        double label_smoothing) const {
+    Targets<T> of;
+    if (labels.has_value() == targets.has_value()) {
+      refuse("y", "labels or targets, one of them");
+    }
+    if (labels) {
+      of.labels = vector<int64_t>(*labels, "y", rows);
+      for (int64_t r = 0; r < rows; ++r) {
+        if (of.labels[r] < 0 || of.labels[r] >= fan_out()) {
+          refuse("y", "classes in [0, " + std::to_string(fan_out()) + ")");
+        }
+      }
+    } else {
+      of.targets = rows_matrix<T>(*targets, "y", rows, fan_out());
+    }
+    of.sample_weight = vector_or_null<T>(sample_weight, "sample_weight", rows);
+    of.class_weight = vector_or_null<T>(class_weight, "class_weight", fan_out());
+    of.label_smoothing = label_smoothing;
+    return of;
+  }
+
+  Dataset dataset_of(const py::array& x) const {
+    if (holds<uint8_t>(x)) {
+      return dataset<uint8_t>(x, Source::uint8);
+    }
+    if (holds<float>(x)) {
+      return dataset<float>(x, Source::float32);
+    }
+    if (holds<double>(x)) {
+      return dataset<double>(x, Source::float64);
+    }
+    refuse("x", "an array of uint8, float32 or float64");
+  }
+
+  template <class From>
+  Dataset dataset(const py::array& x, Source source) const {
+    const View<const From> view =
+        matrix<From>(x, "x", x.ndim() == 2 ? x.shape(0) : 0, fan_in());
+    Dataset data{};
+    data.x = view.data;
+    data.source = source;
+    data.row_stride = view.row_stride;
+    data.col_stride = view.col_stride;
+    return data;
+  }
+
+  py::array parameters_, gradients_, running_mean_, running_var_;
+  std::unique_ptr<Network<T>> network_;
+};
+
+template <class T>
+void bind_network_of(py::module_& module, const char* name) {
+  using Bound = BoundNetwork<T>;
+  py::class_<Bound>(module, name)
+      .def(py::init<const std::vector<LayerArguments>&, int, uint64_t, py::array, py::array,
+                    py::array, py::array>())
+      .def("forward", &Bound::forward)
+      .def("backward", &Bound::backward)
+      .def("loss_and_gradients", &Bound::loss_and_gradients)
+      .def("train", &Bound::train)
+      .def("stats", &Bound::stats);
+}
+
+}  // namespace
+
+void bind_network(py::module_& module) {
+  bind_network_of<float>(module, "NetworkFloat32");
+  bind_network_of<double>(module, "NetworkFloat64");
+}
+
+}  // namespace fanin

@@ -1,0 +1,397 @@
+// Every operation of core/ops.hpp on NumPy arrays, on the instruction set in use.
+//
+// Outputs are arrays of the caller's. Each function checks what would be unsafe (arrays.hpp),
+// releases the interpreter and calls the table.
+#include <pybind11/stl.h>
+
+#include "../core/buffer.hpp"
+#include "../net/optimizer.hpp"
+#include "arrays.hpp"
+#include "bind.hpp"
+
+namespace fanin {
+namespace {
+
+Activation activation_of(int kind) {
+  if (kind < 0 || kind >= activation_count) {
+    refuse("activation", "a number of an activation");
+  }
+  return Activation(kind);
+}
+
+// (threshold, seed, step, layer)
+using DropoutArguments = std::tuple<uint32_t, uint64_t, uint64_t, uint32_t>;
+
+Dropout dropout_of(const DropoutArguments& arguments) {
+  const auto [threshold, seed, step, layer] = arguments;
+  if (threshold > 65535) {
+    refuse("threshold", "a number in [0, 65536)");
+  }
+  return {threshold, seed, step, layer};
+}
+
+uint16_t* mask_of(const Dropout& dropout, Optional& mask, int64_t rows, int64_t cols) {
+  if (dropout.threshold == 0) {
+    return nullptr;
+  }
+  if (!mask) {
+    refuse("mask", "an array, with dropout");
+  }
+  return out_vector<uint16_t>(*mask, "mask", rows * mask_words(cols));
+}
+
+// Statistics being made, and what is returned of them.
+template <class T>
+struct StatsResult {
+  StatsResult(bool wanted, int64_t rows, int64_t cols) : wanted(wanted) {
+    if (wanted) {
+      unit_mean = py::array_t<double>(cols);
+      unit_zeros = py::array_t<int64_t>(cols);
+      stats.unit_mean = unit_mean.mutable_data();
+      stats.unit_zeros = unit_zeros.mutable_data();
+      scratch.resize(size_t(stats_scratch<T>(rows, cols)));
+    }
+  }
+  Stats* pointer() { return wanted ? &stats : nullptr; }
+  py::object result() const {
+    if (!wanted) {
+      return py::none();
+    }
+    return py::make_tuple(stats.mean, stats.std, stats.min, stats.max, stats.zeros,
+                          stats.saturated, unit_mean, unit_zeros);
+  }
+
+  bool wanted;
+  py::array_t<double> unit_mean;
+  py::array_t<int64_t> unit_zeros;
+  Stats stats{};
+  Buffer<T> scratch;
+};
+
+void gemm(const py::array& x, const py::array& w, py::array out) {
+  with_dtype(x, "x", [&]<class T>() {
+    const View<const T> x_view = matrix<T>(x, "x");
+    const View<const T> w_view = matrix<T>(w, "w", x_view.cols, w.ndim() == 2 ? w.shape(1) : 0);
+    const View<T> out_view =
+        writable(matrix<T>(out, "out", x_view.rows, w_view.cols), out, "out");
+    if (out_view.row_stride != 1 && out_view.col_stride != 1) {
+      refuse("out", "contiguous rows or columns");
+    }
+    check_apart(out, x, "out");
+    check_apart(out, w, "out");
+    const Computing computing;
+    ops_of<T>(table()).gemm(computing.context, x_view, w_view, out_view);
+  });
+}
+
+py::object dense_forward(const py::array& x, const py::array& w, const Optional& b, py::array a,
+                         Optional z, int activation, const DropoutArguments& dropout_arguments,
+                         Optional mask, bool with_stats) {
+  return with_dtype(x, "x", [&]<class T>() {
+    DenseForward<T> layer{};
+    layer.x = matrix<T>(x, "x");
+    layer.w = matrix<T>(w, "w", layer.x.cols, w.ndim() == 2 ? w.shape(1) : 0);
+    const int64_t rows = layer.x.rows, cols = layer.w.cols;
+    layer.b = vector_or_null<T>(b, "b", cols);
+    layer.a = out_matrix<T>(a, "a", rows, cols);
+    layer.z = out_vector_or_null<T>(z, "z", rows * cols);
+    layer.activation = activation_of(activation);
+    layer.dropout = dropout_of(dropout_arguments);
+    layer.mask = mask_of(layer.dropout, mask, rows, cols);
+    check_apart(a, x, "a");
+    check_apart(a, w, "a");
+    StatsResult<T> stats(with_stats, rows, cols);
+    layer.stats = stats.pointer();
+    layer.stats_scratch = stats.scratch.data();
+    {
+      const Computing computing;
+      ops_of<T>(table()).dense_forward(computing.context, layer);
+    }
+    return stats.result();
+  });
+}
+
+// z and a may be the same array.
+void activation_forward(const py::array& z, py::array a, int activation,
+                        const DropoutArguments& dropout_arguments, Optional mask) {
+  with_dtype(z, "z", [&]<class T>() {
+    ActivationForward<T> layer{};
+    layer.a = out_matrix<T>(a, "a", z.shape(0), z.ndim() == 2 ? z.shape(1) : 0);
+    layer.z = rows_matrix<T>(z, "z", layer.a.rows, layer.a.cols);
+    layer.activation = activation_of(activation);
+    layer.dropout = dropout_of(dropout_arguments);
+    layer.mask = mask_of(layer.dropout, mask, layer.a.rows, layer.a.cols);
+    const Computing computing;
+    ops_of<T>(table()).activation_forward(computing.context, layer);
+  });
+}
+
+void activation_backward(const py::array& da, const py::array& saved, py::array dz, Optional db,
+                         int activation, const DropoutArguments& dropout_arguments,
+                         Optional mask) {
+  with_dtype(da, "da", [&]<class T>() {
+    ActivationBackward<T> layer{};
+    layer.dz = out_matrix<T>(dz, "dz", da.shape(0), da.ndim() == 2 ? da.shape(1) : 0);
+    const int64_t rows = layer.dz.rows, cols = layer.dz.cols;
+    layer.da = rows_matrix<T>(da, "da", rows, cols);
+    layer.saved = rows_matrix<T>(saved, "saved", rows, cols);
+    layer.db = out_vector_or_null<T>(db, "db", cols);
+    layer.activation = activation_of(activation);
+    layer.dropout = dropout_of(dropout_arguments);
+    layer.mask = mask_of(layer.dropout, mask, rows, cols);
+    const Buffer<T> scratch(size_t(column_sum_scratch(rows, cols)));
+    layer.scratch = scratch.data();
+    const Computing computing;
+    ops_of<T>(table()).activation_backward(computing.context, layer);
+  });
+}
+
+void batch_norm_forward(const py::array& x, const py::array& gamma, const py::array& beta,
+                        py::array running_mean, py::array running_var, py::array y,
+                        Optional x_hat, py::array inv_std, bool training, double momentum,
+                        double eps) {
+  with_dtype(x, "x", [&]<class T>() {
+    BatchNormForward<T> layer{};
+    layer.y = out_matrix<T>(y, "y", x.shape(0), x.ndim() == 2 ? x.shape(1) : 0);
+    const int64_t rows = layer.y.rows, cols = layer.y.cols;
+    layer.x = rows_matrix<T>(x, "x", rows, cols);
+    layer.gamma = vector<T>(gamma, "gamma", cols);
+    layer.beta = vector<T>(beta, "beta", cols);
+    // Inference only reads them.
+    layer.running_mean = const_cast<T*>(vector<T>(running_mean, "running_mean", cols));
+    layer.running_var = const_cast<T*>(vector<T>(running_var, "running_var", cols));
+    if (training && !(running_mean.writeable() && running_var.writeable())) {
+      refuse("running_mean", "writeable arrays running_mean and running_var");
+    }
+    layer.x_hat = out_vector_or_null<T>(x_hat, "x_hat", rows * cols);
+    layer.inv_std = out_vector<T>(inv_std, "inv_std", cols);
+    layer.training = training;
+    layer.momentum = momentum;
+    layer.eps = eps;
+    const Buffer<T> scratch(size_t(training ? stats_scratch<T>(rows, cols) : 0));
+    layer.scratch = scratch.data();
+    const Computing computing;
+    ops_of<T>(table()).batch_norm_forward(computing.context, layer);
+  });
+}
+
+void batch_norm_backward(const py::array& dy, const py::array& x_hat, const py::array& gamma,
+                         const py::array& inv_std, py::array dx, py::array dgamma,
+                         py::array dbeta, bool training) {
+  with_dtype(dy, "dy", [&]<class T>() {
+    BatchNormBackward<T> layer{};
+    layer.dx = out_matrix<T>(dx, "dx", dy.shape(0), dy.ndim() == 2 ? dy.shape(1) : 0);
+    const int64_t rows = layer.dx.rows, cols = layer.dx.cols;
+    layer.dy = rows_matrix<T>(dy, "dy", rows, cols);
+    layer.x_hat = vector<T>(x_hat, "x_hat", rows * cols);
+    layer.gamma = vector<T>(gamma, "gamma", cols);
+    layer.inv_std = vector<T>(inv_std, "inv_std", cols);
+    layer.dgamma = out_vector<T>(dgamma, "dgamma", cols);
+    layer.dbeta = out_vector<T>(dbeta, "dbeta", cols);
+    layer.training = training;
+    const Buffer<T> scratch(size_t(2 * column_sum_scratch(rows, cols)));
+    layer.scratch = scratch.data();
+    const Computing computing;
+    ops_of<T>(table()).batch_norm_backward(computing.context, layer);
+  });
+}
+
+py::object stats(const py::array& a, double lo, double hi) {
+  return with_dtype(a, "a", [&]<class T>() {
+    const View<const T> view = matrix<T>(a, "a");
+    if (view.col_stride != 1 || view.rows == 0 || view.cols == 0) {
+      refuse("a", "contiguous rows and at least one element");
+    }
+    StatsResult<T> result(true, view.rows, view.cols);
+    {
+      const Computing computing;
+      ops_of<T>(table()).stats(computing.context, view, T(lo), T(hi), result.pointer(),
+                               result.scratch.data());
+    }
+    return result.result();
+  });
+}
+
+void histogram(const py::array& a, const py::array& edges, py::array counts) {
+  with_dtype(a, "a", [&]<class T>() {
+    const View<const T> view = matrix<T>(a, "a");
+    const int64_t bins = counts.size();
+    int64_t* out = out_vector<int64_t>(counts, "counts", bins);
+    const double* at = vector<double>(edges, "edges", bins + 1);
+    if (bins == 0) {
+      refuse("counts", "at least one bin");
+    }
+    const Computing computing;
+    ops_of<T>(table()).histogram(computing.context, view, at, int(bins), out);
+  });
+}
+
+// One of the three losses; `labels` or `targets`, `dz` null for the loss alone.
+template <auto Member32, auto Member64>
+double loss(const py::array& z, const Optional& labels, const Optional& targets,
+            const Optional& sample_weight, const Optional& class_weight, double label_smoothing,
+            double divisor, Optional dz) {
+  return with_dtype(z, "z", [&]<class T>() {
+    Loss<T> of{};
+    of.z = rows_matrix<T>(z, "z", z.shape(0), z.ndim() == 2 ? z.shape(1) : 0);
+    const int64_t rows = of.z.rows, cols = of.z.cols;
+    of.labels = vector_or_null<int64_t>(labels, "labels", rows);
+    for (int64_t r = 0; of.labels != nullptr && r < rows; ++r) {
+      if (of.labels[r] < 0 || of.labels[r] >= cols) {
+        refuse("labels", "classes in [0, " + std::to_string(cols) + ")");
+      }
+    }
+    if (labels.has_value() == targets.has_value()) {
+      refuse("labels", "labels or targets, one of them");
+    }
+    if (targets) {
+      of.targets = rows_matrix<T>(*targets, "targets", rows, cols);
+    }
+    of.sample_weight = vector_or_null<T>(sample_weight, "sample_weight", rows);
+    of.class_weight = vector_or_null<T>(class_weight, "class_weight", cols);
+    of.label_smoothing = label_smoothing;
+    of.divisor = divisor;
+    if (dz) {
+      of.dz = out_matrix<T>(*dz, "dz", rows, cols);
+    }
+    const Buffer<double> row_loss(size_t(rows) + 1);
+    of.row_loss = row_loss.data();
+    const Computing computing;
+    if constexpr (std::is_same_v<T, float>) {
+      return (table().float32.*Member32)(computing.context, of);
+    } else {
+      return (table().float64.*Member64)(computing.context, of);
+    }
+  });
+}
+
+void softmax(const py::array& z, py::array p) {
+  with_dtype(z, "z", [&]<class T>() {
+    const View<T> out = out_matrix<T>(p, "p", z.shape(0), z.ndim() == 2 ? z.shape(1) : 0);
+    const View<const T> in = rows_matrix<T>(z, "z", out.rows, out.cols);
+    const Computing computing;
+    ops_of<T>(table()).softmax(computing.context, in, out);
+  });
+}
+
+// (rule, beta1, beta2, eps, weight_decay, nesterov)
+using RuleArguments = std::tuple<int, double, double, double, double, bool>;
+
+void optimizer_update(const RuleArguments& constants, double lr, int64_t steps_done,
+                      py::array parameters, const py::array& gradients, Optional first,
+                      Optional second, const Optional& decay_mask) {
+  with_dtype(parameters, "parameters", [&]<class T>() {
+    const int64_t count = parameters.size();
+    T* p = out_vector<T>(parameters, "parameters", count);
+    const T* g = vector<T>(gradients, "gradients", count);
+    const auto [rule, beta1, beta2, eps, weight_decay, nesterov] = constants;
+    const OptimizerRule<T> of{Rule(rule),
+                              beta1,
+                              beta2,
+                              eps,
+                              weight_decay,
+                              nesterov,
+                              out_vector_or_null<T>(first, "first", count),
+                              out_vector_or_null<T>(second, "second", count)};
+    if ((of.rule != Rule::sgd && of.second == nullptr) ||
+        (of.rule == Rule::adam && of.first == nullptr)) {
+      refuse("state", "the optimizer's state");
+    }
+    const bool* mask = vector_or_null<bool>(decay_mask, "decay_mask", count);
+    const Computing computing;
+    apply_rule(ops_of<T>(table()), computing.context, of, lr, steps_done, p, g, 0, count, true,
+               mask);
+  });
+}
+
+py::array function(const std::string& name, const py::array& x) {
+  static const std::map<std::string, Function> functions = {
+      {"exp", Function::exp},         {"log", Function::log},
+      {"tanh", Function::tanh},       {"sigmoid", Function::sigmoid},
+      {"erf", Function::erf},         {"softplus", Function::softplus},
+      {"normal_cdf", Function::normal_cdf}};
+  const auto found = functions.find(name);
+  if (found == functions.end()) {
+    refuse("name", "the name of a function, got '" + name + "'");
+  }
+  return with_dtype(x, "x", [&]<class T>() -> py::array {
+    const T* in = vector<T>(x, "x", x.size());
+    py::array_t<T> out(x.size());
+    T* to = out.mutable_data();
+    const int64_t count = x.size();
+    {
+      const Computing computing;
+      ops_of<T>(table()).function(computing.context, found->second, in, to, count);
+    }
+    return out;
+  });
+}
+
+py::array_t<uint32_t> philox(const std::array<uint32_t, 4>& counter,
+                             const std::array<uint32_t, 2>& key, int64_t count) {
+  if (count < 0) {
+    refuse("count", "a number >= 0");
+  }
+  py::array_t<uint32_t> out({count, int64_t{4}});
+  table().philox(counter.data(), key.data(), count, out.mutable_data());
+  return out;
+}
+
+py::array_t<bool> dropout_mask(int64_t rows, int64_t cols, const DropoutArguments& arguments) {
+  if (rows < 0 || cols < 0) {
+    refuse("shape", "sizes >= 0");
+  }
+  const Dropout dropout = dropout_of(arguments);
+  const int64_t words = mask_words(cols);
+  py::array_t<bool> out({rows, cols});
+  bool* kept = out.mutable_data();
+  const Buffer<uint16_t> mask(size_t(rows * words) + 1);
+  const Computing computing;
+  table().dropout_mask(computing.context, dropout, rows, cols, mask.data());
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t c = 0; c < cols; ++c) {
+      kept[r * cols + c] = mask.data()[r * words + c / 16] >> (c % 16) & 1;
+    }
+  }
+  return out;
+}
+
+// 64-bit words of (seed, step, layer) in a stream.
+py::array_t<uint64_t> random_words(uint64_t seed, uint64_t step, uint32_t layer, uint32_t stream,
+                                   int64_t count, int64_t start) {
+  if (count < 0 || start < 0) {
+    refuse("count", "numbers >= 0");
+  }
+  py::array_t<uint64_t> out(count);
+  uint64_t* to = out.mutable_data();
+  const Computing computing;
+  table().random_words(seed, step, layer, stream, start, count, to);
+  return out;
+}
+
+}  // namespace
+
+void bind_ops(py::module_& module) {
+  module.def("gemm", &gemm);
+  module.def("dense_forward", &dense_forward);
+  module.def("activation_forward", &activation_forward);
+  module.def("activation_backward", &activation_backward);
+  module.def("batch_norm_forward", &batch_norm_forward);
+  module.def("batch_norm_backward", &batch_norm_backward);
+  module.def("stats", &stats);
+  module.def("histogram", &histogram);
+  module.def("softmax_cross_entropy", &loss<&Ops<float>::softmax_cross_entropy,
+                                            &Ops<double>::softmax_cross_entropy>);
+  module.def("sigmoid_cross_entropy", &loss<&Ops<float>::sigmoid_cross_entropy,
+                                            &Ops<double>::sigmoid_cross_entropy>);
+  module.def("mean_squared_error",
+             &loss<&Ops<float>::mean_squared_error, &Ops<double>::mean_squared_error>);
+  module.def("softmax", &softmax);
+  module.def("optimizer_update", &optimizer_update);
+  module.def("function", &function);
+  module.def("philox", &philox);
+  module.def("dropout_mask", &dropout_mask);
+  module.def("random_words", &random_words);
+}
+
+}  // namespace fanin

@@ -1,0 +1,265 @@
+// THE CONTRACT: every operation of fanin, once, as a table of function pointers.
+//
+// Each CPU instruction set fills one `Table` (cpp/kernels/kernels.cpp, compiled once per set); a
+// CUDA table fills the same entries with device pointers and a stream; python/fanin/reference/ says
+// in NumPy what each entry means. Nothing else computes.
+//
+// Letters, the same everywhere: x (m, k) a batch, w (k, n) weights (fan_in, fan_out), b (n) the
+// bias, z = x @ w + b, a (m, n) = f(z); a leading d is the gradient of the loss with respect to
+// what follows.
+//
+// Rules for every entry:
+//   * outputs are overwritten, never accumulated, unless the comment says "+=";
+//   * inputs and outputs do not overlap unless the comment says "may alias";
+//   * scratch belongs to the caller and is as large as the function beside the entry says;
+//   * nothing is allocated, thrown or printed;
+//   * the result does not depend on `Context::threads`: work is cut by shape alone;
+//   * when `Context::interrupted` says so, an entry returns early and its outputs hold garbage.
+//
+// The canonical order (docs/numerics.md), which makes results equal on every set with fma:
+//   * an element of a product is a chain of fused multiply-adds over k in blocks of
+//     `product_block`, started at +0; the sums of the blocks are added in order;
+//   * sums over rows (bias gradient, batch norm, statistics) are chains within blocks of
+//     `row_block` rows, whose sums are added in order;
+//   * sums over columns or flat vectors run in 16 lanes (element i in lane i % 16), which are then
+//     added as a tree 8 + 8, 4 + 4, 2 + 2, 1 + 1.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "view.hpp"
+
+namespace fanin {
+
+constexpr int64_t product_block = 512;
+constexpr int64_t row_block = 64;
+
+enum class Activation : int {
+  identity,
+  relu,
+  leaky_relu,
+  elu,
+  selu,
+  tanh,
+  sigmoid,
+  gelu,
+  gelu_tanh,
+  silu,
+  softplus,
+};
+constexpr int activation_count = 11;
+
+// True where f'(z) cannot be had from a = f(z), so that the backward pass needs z.
+static constexpr bool needs_z(Activation kind) {
+  return kind == Activation::gelu || kind == Activation::gelu_tanh || kind == Activation::silu;
+}
+
+// How an operation is to run: by how many threads, and who may stop it.
+struct Context {
+  int threads = 1;
+  bool (*interrupted)(void*) = nullptr;  // asked now and then by the calling thread
+  void* interrupted_state = nullptr;
+  void* stream = nullptr;  // CUDA only
+};
+
+// Which elements are dropped: bits of Philox4x32-10 of (seed, step, layer, element); random.hpp.
+struct Dropout {
+  uint32_t threshold = 0;  // dropped where 16 random bits < threshold; 0 drops nothing
+  uint64_t seed = 0, step = 0;
+  uint32_t layer = 0;
+
+  [[gnu::always_inline]] double scale() const { return 65536.0 / (65536.0 - threshold); }
+};
+
+// One bit per element, set where it is kept: bit c % 16 of word c / 16 of its row.
+static inline int64_t mask_words(int64_t cols) { return (cols + 15) / 16; }
+
+static inline int64_t row_blocks(int64_t rows) { return (rows + row_block - 1) / row_block; }
+
+// Statistics of activations before dropout. `unit_mean` and `unit_zeros` are (n), the caller's.
+struct Stats {
+  double mean, std, min, max;
+  int64_t zeros, saturated;
+  double* unit_mean;
+  int64_t* unit_zeros;
+};
+
+// Elements of T that statistics of an (m, n) matrix need as scratch.
+template <class T>
+static inline int64_t stats_scratch(int64_t rows, int64_t cols) {
+  const int64_t stride = (cols + 15) / 16 * 16;
+  return 7 * row_blocks(rows) * stride + 3 * stride * int64_t(sizeof(double) / sizeof(T));
+}
+
+// a = dropout(f(x @ w + b)), the whole dense layer.
+template <class T>
+struct DenseForward {
+  View<const T> x;         // (m, k), any strides
+  View<const T> w;         // (k, n), any strides
+  const T* b;              // (n) or null
+  View<T> a;               // (m, n), unit column stride
+  T* z;                    // (m, n) contiguous: x @ w + b is kept here; or null
+  Activation activation;
+  Dropout dropout;
+  uint16_t* mask;          // (m, mask_words(n)), written when dropout.threshold > 0
+  Stats* stats;            // or null
+  T* stats_scratch;        // stats_scratch<T>(m, n), when stats
+};
+
+// The elementwise half of a dense layer: a = dropout(f(z + b)). `a` may alias `z`.
+template <class T>
+struct ActivationForward {
+  View<const T> z;         // (m, n), unit column stride
+  const T* b;              // (n) or null
+  View<T> a;               // (m, n), unit column stride
+  T* z_kept;               // as DenseForward::z
+  Activation activation;
+  Dropout dropout;
+  uint16_t* mask;
+  Stats* stats;
+  T* stats_scratch;
+};
+
+// dz = da * mask * scale * f', db = sum of dz over rows. `dz` may alias `da` or `saved`.
+template <class T>
+struct ActivationBackward {
+  View<const T> da;        // (m, n), unit column stride
+  View<const T> saved;     // a as forward wrote it (after dropout), or z where needs_z
+  View<T> dz;              // (m, n), unit column stride
+  T* db;                   // (n) or null
+  Activation activation;
+  Dropout dropout;
+  const uint16_t* mask;    // read when dropout.threshold > 0
+  T* scratch;              // column_sum_scratch(m, n), when db
+};
+
+static inline int64_t column_sum_scratch(int64_t rows, int64_t cols) {
+  return row_blocks(rows) * cols;
+}
+
+// y = gamma * (x - mean) / sqrt(var + eps) + beta, per column.
+template <class T>
+struct BatchNormForward {
+  View<const T> x;         // (m, n), unit column stride
+  const T *gamma, *beta;   // (n)
+  T *running_mean, *running_var;  // (n); training: r = (1 - momentum) r + momentum * new
+  View<T> y;               // (m, n), unit column stride; may alias x
+  T* x_hat;                // (m, n) contiguous: the normalised input, kept for backward; or null
+  T* inv_std;              // (n), written
+  bool training;
+  double momentum, eps;
+  T* scratch;              // stats_scratch<T>(m, n), when training
+};
+
+// `dx` may alias `dy`.
+template <class T>
+struct BatchNormBackward {
+  View<const T> dy;        // (m, n), unit column stride
+  const T* x_hat;          // (m, n) contiguous
+  const T *gamma, *inv_std;  // (n)
+  View<T> dx;              // (m, n), unit column stride
+  T *dgamma, *dbeta;       // (n)
+  bool training;           // false: mean and variance were constants
+  T* scratch;              // 2 * column_sum_scratch(m, n)
+};
+
+// Losses: mean over the batch, and their gradient. `dz` may alias `z`.
+template <class T>
+struct Loss {
+  View<const T> z;         // (m, n), unit column stride: logits, or outputs
+  const int64_t* labels;   // softmax: (m) classes in [0, n); or null
+  View<const T> targets;   // where labels is null: (m, n), unit column stride
+  const T* sample_weight;  // (m) or null
+  const T* class_weight;   // softmax: (n) or null
+  double label_smoothing;  // in [0, 1)
+  double divisor;          // the sum of weights the loss is divided by
+  View<T> dz;              // (m, n), unit column stride; data may be null: no gradient
+  double* row_loss;        // (m), scratch
+};
+
+// An optimizer's step over `count` elements; `decay` is AdamW's lr * weight_decay.
+template <class T>
+struct Update {
+  T* parameters;
+  const T* gradients;
+  T* first;                // momentum, mean of gradients; null where the rule has none
+  T* second;               // mean of squared gradients; likewise
+  int64_t count;
+  double lr;               // Adam: lr / (1 - beta1^t)
+  double beta1, beta2;     // momentum or beta1; alpha or beta2
+  double eps;
+  double correction;       // Adam: 1 / sqrt(1 - beta2^t)
+  double decay;
+  const bool* decay_mask;  // (count) what is decayed; null: all
+  bool nesterov;
+};
+
+// Elementwise functions as they are inside the kernels, for the tests of their error bounds.
+enum class Function : int { exp, log, tanh, sigmoid, erf, softplus, normal_cdf };
+constexpr int function_count = 7;
+
+enum class Source : int { uint8, float32, float64 };
+
+// The operations on one dtype.
+template <class T>
+struct Ops {
+  // out = x @ w; any strides for x and w; out has a unit stride along rows or columns.
+  void (*gemm)(const Context&, View<const T> x, View<const T> w, View<T> out);
+  void (*dense_forward)(const Context&, const DenseForward<T>&);
+  void (*activation_forward)(const Context&, const ActivationForward<T>&);
+  void (*activation_backward)(const Context&, const ActivationBackward<T>&);
+  void (*batch_norm_forward)(const Context&, const BatchNormForward<T>&);
+  void (*batch_norm_backward)(const Context&, const BatchNormBackward<T>&);
+  // Statistics of a (m, n), unit column stride; lo, hi: what lies outside counts as saturated.
+  void (*stats)(const Context&, View<const T> a, T lo, T hi, Stats*, T* scratch);
+  // counts[i] += elements of a with edges[i] <= a < edges[i + 1] (the last bin closed); bins + 1
+  // increasing edges. Any strides. Not a number: not counted.
+  void (*histogram)(const Context&, View<const T> a, const double* edges, int bins,
+                    int64_t* counts);
+  double (*softmax_cross_entropy)(const Context&, const Loss<T>&);
+  double (*sigmoid_cross_entropy)(const Context&, const Loss<T>&);
+  double (*mean_squared_error)(const Context&, const Loss<T>&);
+  // p = softmax(z) row by row; p may alias z. Unit column strides.
+  void (*softmax)(const Context&, View<const T> z, View<T> p);
+  // dw += l2 * w + l1 * sign(w); returns l2 / 2 * sum w^2 + l1 * sum |w|. dw may be null.
+  double (*regularise)(const Context&, const T* w, T* dw, int64_t count, double l1, double l2);
+  void (*sgd)(const Context&, const Update<T>&);
+  void (*rmsprop)(const Context&, const Update<T>&);
+  void (*adam)(const Context&, const Update<T>&);
+  // out[i] = x[rows[i]] * scale as T: shuffled mini-batches. `x` any strides, in elements.
+  void (*gather)(const Context&, const void* x, Source, int64_t row_stride, int64_t col_stride,
+                 const int64_t* rows, double scale, View<T> out);
+  void (*function)(const Context&, Function, const T* x, T* out, int64_t count);
+};
+
+// All that one device, one instruction set, offers.
+struct Table {
+  const char* name;  // "baseline", "avx2", "avx512", "neon"
+  bool has_fma;
+  Ops<float> float32;
+  Ops<double> float64;
+  // Bits of `count` Philox blocks whose first counter word rises from counter[0]; for tests.
+  void (*philox)(const uint32_t counter[4], const uint32_t key[2], int64_t count, uint32_t* out);
+  // The mask of an (m, n) matrix as (m, mask_words(n)) words.
+  void (*dropout_mask)(const Context&, const Dropout&, int64_t rows, int64_t cols, uint16_t* mask);
+  // 64-bit words number start ... start + count - 1 of (seed, step, layer) in a stream.
+  void (*random_words)(uint64_t seed, uint64_t step, uint32_t layer, uint32_t stream,
+                       int64_t start, int64_t count, uint64_t* out);
+  // Fused multiply-adds on registers for about `seconds`; returns FLOP/s of one thread.
+  double (*fma_peak_float32)(double seconds);
+  double (*fma_peak_float64)(double seconds);
+};
+
+template <class T>
+const Ops<T>& ops_of(const Table& table);
+template <>
+inline const Ops<float>& ops_of<float>(const Table& table) {
+  return table.float32;
+}
+template <>
+inline const Ops<double>& ops_of<double>(const Table& table) {
+  return table.float64;
+}
+
+}  // namespace fanin

@@ -1,0 +1,31 @@
+// A matrix that somebody else owns: a pointer, two sizes and two strides.
+//
+// Strides count elements and may be zero or negative, so a transposed, reversed, sliced or
+// broadcast NumPy array is one of these without a copy. Members are always inlined: an object
+// compiled for one instruction set must not export a function that others might be linked to.
+#pragma once
+
+#include <cstdint>
+
+namespace fanin {
+
+template <class T>
+struct View {
+  T* data;
+  int64_t rows, cols;
+  int64_t row_stride, col_stride;
+
+  [[gnu::always_inline]] T* at(int64_t row, int64_t col) const { return data + row * row_stride + col * col_stride; }
+  [[gnu::always_inline]] View transposed() const { return {data, cols, rows, col_stride, row_stride}; }
+  [[gnu::always_inline]] operator View<const T>() const {
+    return {data, rows, cols, row_stride, col_stride};
+  }
+};
+
+// Rows that lie one after the other, `stride` elements apart, each contiguous.
+template <class T>
+static inline View<T> rows_of(T* data, int64_t rows, int64_t cols, int64_t stride) {
+  return {data, rows, cols, stride, 1};
+}
+
+}  // namespace fanin

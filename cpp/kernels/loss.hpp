@@ -1,0 +1,232 @@
+// Losses of z (m, n), means over the batch, and their gradients dz.
+//
+//   softmax cross-entropy   p = softmax(z), q the target distribution smoothed to
+//                           (1 - s) q + s / n, v the class weights, w the row's weight:
+//       loss = sum_i w_i sum_c v_c q_ic (log sum exp z_i - z_ic) / D
+//       dz_ic = w_i (p_ic sum_c v_c q_ic - v_c q_ic) / D
+//   sigmoid cross-entropy   t the target smoothed to (1 - s) t + s / 2:
+//       loss = sum w_i (max(z, 0) - z t + log(1 + exp(-|z|))) / D,  dz = w_i (sigmoid(z) - t) / D
+//   mean squared error
+//       loss = sum w_i (z - t)^2 / D,  dz = 2 w_i (z - t) / D
+//
+// D, the divisor, is the caller's. exp sees z - max(z), so nothing overflows. Sums over a row run in
+// 16 lanes, sums over rows in double.
+#pragma once
+
+#include "dense.hpp"
+#include "math.hpp"
+#include "stats.hpp"
+
+namespace fanin {
+namespace {
+
+// 16 lanes of T whatever the vector's width: element i of a row belongs to lane i % 16.
+template <class T>
+struct Lanes16 {
+  static constexpr int vectors = 16 / width<T>;
+  Vec<T> v[vectors];
+
+  [[gnu::always_inline]] void clear() {
+    for (int i = 0; i < vectors; ++i) {
+      v[i] = zero<T>();
+    }
+  }
+
+  // Sum of the lanes as a tree: 8 + 8, 4 + 4, 2 + 2, 1 + 1.
+  [[gnu::always_inline]] T sum() const {
+    T lane[16];
+    for (int i = 0; i < vectors; ++i) {
+      store(lane + i * width<T>, v[i]);
+    }
+    for (int half = 8; half > 0; half /= 2) {
+      for (int l = 0; l < half; ++l) {
+        lane[l] += lane[l + half];
+      }
+    }
+    return lane[0];
+  }
+};
+
+// Calls each(c, lanes, vector of the 16) for the vectors of a row of n.
+template <class T, class Each>
+[[gnu::always_inline]] inline void for_row(int64_t n, Each&& each) {
+  constexpr int W = width<T>;
+  for (int64_t c = 0; c < n; c += W) {
+    each(c, int(n - c < W ? n - c : W), int(c / W % Lanes16<T>::vectors));
+  }
+}
+
+template <class T>
+[[gnu::always_inline]] inline T largest_of(const T* z, int64_t n) {
+  constexpr int W = width<T>;
+  const Vec<T> lowest = broadcast(T(-__builtin_inf()));
+  Vec<T> most = lowest;
+  Mask<T> unordered = is_nan(zero<T>());
+  for_row<T>(n, [&](int64_t c, int lanes, int) {
+    const Vec<T> x = load_lanes(z + c, lanes);
+    const Vec<T> seen = lanes == W ? x : select(first<T>(lanes), x, lowest);
+    unordered = unordered | is_nan(seen);
+    most = max(seen, most);
+  });
+  if (any(unordered)) {
+    return T(__builtin_nan(""));
+  }
+  T lane[W];
+  store(lane, most);
+  T largest = lane[0];
+  for (int l = 1; l < W; ++l) {
+    largest = lane[l] > largest ? lane[l] : largest;
+  }
+  return largest;
+}
+
+// p = exp(z - largest); returns the sum.
+template <class T>
+[[gnu::always_inline]] inline T exp_row(const T* z, int64_t n, T largest, T* p) {
+  Lanes16<T> total;
+  total.clear();
+  for_row<T>(n, [&](int64_t c, int lanes, int lane) {
+    Vec<T> e = exp(load_lanes(z + c, lanes) - broadcast(largest));
+    if (lanes < width<T>) {
+      e = select(first<T>(lanes), e, zero<T>());
+    }
+    store_lanes(p + c, e, lanes);
+    total.v[lane] = total.v[lane] + e;
+  });
+  return total.sum();
+}
+
+template <class T>
+[[gnu::always_inline]] inline T log_of(T x) {
+  T lane[width<T>];
+  store(lane, log(broadcast(x)));
+  return lane[0];
+}
+
+template <class T>
+void softmax(const Context& context, View<const T> z, View<T> p) {
+  auto body = [&](int64_t block, void*) {
+    const int64_t r1 = (block + 1) * row_block < z.rows ? (block + 1) * row_block : z.rows;
+    for (int64_t r = block * row_block; r < r1; ++r) {
+      const T sum = exp_row(z.at(r, 0), z.cols, largest_of(z.at(r, 0), z.cols), p.at(r, 0));
+      for_row<T>(z.cols, [&](int64_t c, int lanes, int) {
+        store_lanes(p.at(r, c), load_lanes(p.at(r, c), lanes) / broadcast(sum), lanes);
+      });
+    }
+  };
+  parallel_for(worth(context, 0.4 * double(z.rows) * double(z.cols)), row_blocks(z.rows), body);
+}
+
+// sum over c of v_c q_c (sum exp known) for one row: the row's loss, and dz when asked for.
+template <class T>
+double softmax_row(const Loss<T>& loss, int64_t r) {
+  const int64_t n = loss.z.cols;
+  const T* z = loss.z.at(r, 0);
+  const T smooth = T(loss.label_smoothing);
+  const T off = smooth / T(n), on = T(1) - smooth;
+  const T row_weight = loss.sample_weight != nullptr ? loss.sample_weight[r] : T(1);
+  const int64_t label = loss.labels != nullptr ? loss.labels[r] : -1;
+
+  // v_c q_c of vector c: the target distribution times the class weights.
+  const Vec<T> offset = broadcast(off);
+  const auto target = [&](int64_t c, int lanes) {
+    Vec<T> q = offset;
+    if (loss.labels == nullptr) {
+      q = fma(broadcast(on), load_lanes(loss.targets.at(r, c), lanes), offset);
+    } else if (label >= c && label < c + width<T>) {
+      q = select(mask_from_bits<T>(1u << (label - c)), offset + broadcast(on), offset);
+    }
+    if (loss.class_weight != nullptr) {
+      q = q * load_lanes(loss.class_weight + c, lanes);
+    }
+    return lanes == width<T> ? q : select(first<T>(lanes), q, zero<T>());
+  };
+
+  const T largest = largest_of(z, n);
+  Lanes16<T> exps, targets, dots;
+  exps.clear();
+  targets.clear();
+  dots.clear();
+  for_row<T>(n, [&](int64_t c, int lanes, int lane) {
+    const Vec<T> below = load_lanes(z + c, lanes) - broadcast(largest);
+    Vec<T> e = exp(below);
+    if (lanes < width<T>) {
+      e = select(first<T>(lanes), e, zero<T>());
+    }
+    const Vec<T> q = target(c, lanes);
+    exps.v[lane] = exps.v[lane] + e;
+    targets.v[lane] = targets.v[lane] + q;
+    // A target of zero counts nothing, even where z is -inf.
+    dots.v[lane] = select(q == zero<T>(), dots.v[lane], fma(q, below, dots.v[lane]));
+  });
+  const T sum = exps.sum(), weight = targets.sum();
+  if (loss.dz.data != nullptr) {
+    const Vec<T> p_scale = broadcast(weight / sum);
+    const Vec<T> scale = broadcast(T(double(row_weight) / loss.divisor));
+    for_row<T>(n, [&](int64_t c, int lanes, int) {
+      const Vec<T> e = exp(load_lanes(z + c, lanes) - broadcast(largest));
+      store_lanes(loss.dz.at(r, c), scale * (e * p_scale - target(c, lanes)), lanes);
+    });
+  }
+  return double(row_weight) * (double(weight) * double(log_of(sum)) - double(dots.sum()));
+}
+
+template <class T>
+double sigmoid_row(const Loss<T>& loss, int64_t r) {
+  const T smooth = T(loss.label_smoothing);
+  const T row_weight = loss.sample_weight != nullptr ? loss.sample_weight[r] : T(1);
+  const Vec<T> scale = broadcast(T(double(row_weight) / loss.divisor));
+  Lanes16<T> total;
+  total.clear();
+  for_row<T>(loss.z.cols, [&](int64_t c, int lanes, int lane) {
+    const Vec<T> z = load_lanes(loss.z.at(r, c), lanes);
+    const Vec<T> t = fma(broadcast(T(1) - smooth), load_lanes(loss.targets.at(r, c), lanes),
+                         broadcast(smooth / 2));
+    // softplus(z) - z t
+    Vec<T> row = fnma(z, t, softplus(z));
+    if (lanes < width<T>) {
+      row = select(first<T>(lanes), row, zero<T>());
+    }
+    total.v[lane] = total.v[lane] + row;
+    if (loss.dz.data != nullptr) {
+      store_lanes(loss.dz.at(r, c), scale * (sigmoid(z) - t), lanes);
+    }
+  });
+  return double(row_weight) * double(total.sum());
+}
+
+template <class T>
+double squared_row(const Loss<T>& loss, int64_t r) {
+  const T row_weight = loss.sample_weight != nullptr ? loss.sample_weight[r] : T(1);
+  const Vec<T> scale = broadcast(T(2 * double(row_weight) / loss.divisor));
+  Lanes16<T> total;
+  total.clear();
+  for_row<T>(loss.z.cols, [&](int64_t c, int lanes, int lane) {
+    const Vec<T> off =
+        load_lanes(loss.z.at(r, c), lanes) - load_lanes(loss.targets.at(r, c), lanes);
+    total.v[lane] = fma(off, off, total.v[lane]);
+    if (loss.dz.data != nullptr) {
+      store_lanes(loss.dz.at(r, c), scale * off, lanes);
+    }
+  });
+  return double(row_weight) * double(total.sum());
+}
+
+template <class T>
+using LossRow = double (*)(const Loss<T>&, int64_t);
+
+template <class T, LossRow<T> row_of>
+double mean_loss(const Context& context, const Loss<T>& loss) {
+  auto body = [&](int64_t block, void*) {
+    const int64_t end = (block + 1) * row_block;
+    for (int64_t r = block * row_block; r < end && r < loss.z.rows; ++r) {
+      loss.row_loss[r] = row_of(loss, r);
+    }
+  };
+  parallel_for(worth(context, double(loss.z.rows) * (20 + double(loss.z.cols))),
+               row_blocks(loss.z.rows), body);
+  return sum_of(loss.row_loss, loss.z.rows) / loss.divisor;
+}
+
+}  // namespace
+}  // namespace fanin

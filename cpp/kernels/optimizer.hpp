@@ -1,0 +1,140 @@
+// Optimizers over a flat vector of parameters p with gradients g; PyTorch's conventions.
+//
+//   SGD       v = momentum v + g           p -= lr v       (Nesterov: p -= lr (g + momentum v))
+//   RMSprop   s = alpha s + (1 - alpha) g^2                 p -= lr g / (sqrt(s) + eps)
+//   Adam      m = m + (1 - beta1)(g - m)   s = beta2 s + (1 - beta2) g^2
+//             p -= lr / (1 - beta1^t) m / (sqrt(s) / sqrt(1 - beta2^t) + eps)
+//   AdamW     first p -= lr weight_decay p where p is decayed, then Adam
+//
+// (Kingma and Ba, arXiv:1412.6980; Loshchilov and Hutter, arXiv:1711.05101.) Moments below the
+// smallest normal number become zero: denormals would make a step twice as slow and change nothing.
+//
+// And the regularisers: dw += l2 w + l1 sign(w), sign(0) = 0.
+#pragma once
+
+#include "../core/ops.hpp"
+#include "../core/parallel.hpp"
+#include "isa.hpp"
+#include "loss.hpp"
+
+namespace fanin {
+namespace {
+
+constexpr int64_t update_chunk = 8192;
+
+template <class T>
+[[gnu::always_inline]] inline Vec<T> flush(Vec<T> moment) {
+  const Vec<T> smallest = broadcast(sizeof(T) == 4 ? T(__FLT_MIN__) : T(__DBL_MIN__));
+  return select(abs(moment) < smallest, zero<T>(), moment);
+}
+
+// Calls each(i, lanes) for the vectors of `count` elements, in chunks shared by the threads.
+template <class T, class Each>
+void for_elements(const Context& context, int64_t count, const Each& each) {
+  auto body = [&](int64_t chunk, void*) {
+    const int64_t start = chunk * update_chunk;
+    const int64_t end = start + update_chunk < count ? start + update_chunk : count;
+    int64_t i = start;
+    for (; i + width<T> <= end; i += width<T>) {
+      each(i, width<T>);
+    }
+    if (i < end) {
+      each(i, int(end - i));
+    }
+  };
+  parallel_for(worth(context, 0.3 * double(count)), (count + update_chunk - 1) / update_chunk,
+               body);
+}
+
+template <class T>
+void sgd(const Context& context, const Update<T>& update) {
+  const Vec<T> lr = broadcast(T(update.lr)), momentum = broadcast(T(update.beta1));
+  for_elements<T>(context, update.count, [&](int64_t i, int lanes) {
+    const Vec<T> g = load_lanes(update.gradients + i, lanes);
+    Vec<T> direction = g;
+    if (update.first != nullptr) {
+      const Vec<T> v = flush(fma(momentum, load_lanes(update.first + i, lanes), g));
+      store_lanes(update.first + i, v, lanes);
+      direction = update.nesterov ? fma(momentum, v, g) : v;
+    }
+    const Vec<T> p = load_lanes(update.parameters + i, lanes);
+    store_lanes(update.parameters + i, fnma(lr, direction, p), lanes);
+  });
+}
+
+template <class T>
+void rmsprop(const Context& context, const Update<T>& update) {
+  const Vec<T> lr = broadcast(T(update.lr)), eps = broadcast(T(update.eps));
+  const Vec<T> alpha = broadcast(T(update.beta2)), rest = broadcast(T(1 - update.beta2));
+  for_elements<T>(context, update.count, [&](int64_t i, int lanes) {
+    const Vec<T> g = load_lanes(update.gradients + i, lanes);
+    const Vec<T> before = load_lanes(update.second + i, lanes);
+    const Vec<T> s = flush(fma(alpha, before, rest * g * g));
+    store_lanes(update.second + i, s, lanes);
+    const Vec<T> p = load_lanes(update.parameters + i, lanes);
+    store_lanes(update.parameters + i, p - lr * g / (sqrt(s) + eps), lanes);
+  });
+}
+
+template <class T>
+void adam(const Context& context, const Update<T>& update) {
+  const Vec<T> lr = broadcast(T(update.lr)), eps = broadcast(T(update.eps));
+  const Vec<T> rest1 = broadcast(T(1 - update.beta1));
+  const Vec<T> beta2 = broadcast(T(update.beta2)), rest2 = broadcast(T(1 - update.beta2));
+  const Vec<T> correction = broadcast(T(update.correction));
+  const Vec<T> decay = broadcast(T(update.decay));
+  for_elements<T>(context, update.count, [&](int64_t i, int lanes) {
+    const Vec<T> g = load_lanes(update.gradients + i, lanes);
+    Vec<T> m = load_lanes(update.first + i, lanes);
+    Vec<T> s = load_lanes(update.second + i, lanes);
+    Vec<T> p = load_lanes(update.parameters + i, lanes);
+    m = flush(fma(rest1, g - m, m));
+    s = flush(fma(beta2, s, rest2 * g * g));
+    if (update.decay != 0) {
+      const Vec<T> smaller = fnma(decay, p, p);
+      if (update.decay_mask == nullptr) {
+        p = smaller;
+      } else {
+        uint32_t decayed = 0;
+        for (int l = 0; l < lanes; ++l) {
+          decayed |= uint32_t(update.decay_mask[i + l]) << l;
+        }
+        p = select(mask_from_bits<T>(decayed), smaller, p);
+      }
+    }
+    store_lanes(update.first + i, m, lanes);
+    store_lanes(update.second + i, s, lanes);
+    store_lanes(update.parameters + i, p - lr * m / fma(sqrt(s), correction, eps), lanes);
+  });
+}
+
+template <class T>
+double regularise(const Context& context, const T* w, T* dw, int64_t count, double l1,
+                  double l2) {
+  const Vec<T> c1 = broadcast(T(l1)), c2 = broadcast(T(l2));
+  if (dw != nullptr) {
+    for_elements<T>(context, count, [&](int64_t i, int lanes) {
+      const Vec<T> x = load_lanes(w + i, lanes);
+      const Vec<T> sign = select(x == zero<T>(), zero<T>(), copysign(c1, x));
+      store_lanes(dw + i, load_lanes(dw + i, lanes) + fma(c2, x, sign), lanes);
+    });
+  }
+  double squares = 0, sizes = 0;
+  for (int64_t start = 0; start < count; start += update_chunk) {
+    const int64_t n = count - start < update_chunk ? count - start : update_chunk;
+    Lanes16<T> square, size;
+    square.clear();
+    size.clear();
+    for_row<T>(n, [&](int64_t c, int lanes, int lane) {
+      const Vec<T> x = load_lanes(w + start + c, lanes);
+      square.v[lane] = fma(x, x, square.v[lane]);
+      size.v[lane] = size.v[lane] + abs(x);
+    });
+    squares += double(square.sum());
+    sizes += double(size.sum());
+  }
+  return l2 / 2 * squares + l1 * sizes;
+}
+
+}  // namespace
+}  // namespace fanin

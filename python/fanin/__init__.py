@@ -1,0 +1,81 @@
+"""fanin: train dense networks straight from NumPy arrays, at the speed of the hardware.
+
+    net = fanin.MLP([784, 512, 256, 10], dropout=0.2, seed=0)
+    net.fit(x, y, validation=(x_val, y_val), input_scale=1 / 255)
+    net.evaluate(x_test, y_test)
+
+Or one operation at a time on your own arrays: `dense_forward`, `dense_backward`, `matmul`, losses,
+optimizers.  `fanin.reference` is the same in plain NumPy and says what everything means.
+"""
+
+try:
+    from . import _core
+except ModuleNotFoundError as error:
+    if error.name != "fanin._core":
+        raise
+    raise ImportError(
+        "fanin's compiled module is missing: install the package (pip install .) and import it "
+        "from outside of its source folder"
+    ) from error
+
+from . import init, reference
+from .activation import activation_backward, activation_forward
+from .batch_norm import batch_norm_backward, batch_norm_forward
+from .dense import DenseCache, dense_backward, dense_forward
+from .dropout import dropout_mask
+from .gemm import matmul
+from .loss import mean_squared_error, sigmoid_cross_entropy, softmax_cross_entropy
+from .network import MLP, load
+from .optimizer import SGD, Adam, AdamW, RMSprop
+from .reference import (
+    ActivationStats,
+    BatchNormCache,
+    BatchNormGradients,
+    DenseGradients,
+    EarlyStopping,
+    History,
+    Layer,
+    Optimizer,
+)
+from .runtime import available_isas, build_info, get_num_threads, isa, set_isa, set_num_threads
+from .stats import activation_stats
+
+__version__: str = _core.build_info()["version"]
+
+__all__ = [
+    "MLP",
+    "SGD",
+    "ActivationStats",
+    "Adam",
+    "AdamW",
+    "BatchNormCache",
+    "BatchNormGradients",
+    "DenseCache",
+    "DenseGradients",
+    "EarlyStopping",
+    "History",
+    "Layer",
+    "Optimizer",
+    "RMSprop",
+    "activation_backward",
+    "activation_forward",
+    "activation_stats",
+    "available_isas",
+    "batch_norm_backward",
+    "batch_norm_forward",
+    "build_info",
+    "dense_backward",
+    "dense_forward",
+    "dropout_mask",
+    "get_num_threads",
+    "init",
+    "isa",
+    "load",
+    "matmul",
+    "mean_squared_error",
+    "reference",
+    "set_isa",
+    "set_num_threads",
+    "sigmoid_cross_entropy",
+    "softmax_cross_entropy",
+]

@@ -1,0 +1,118 @@
+"""`python -m fanin info` and `python -m fanin demo`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from .runtime import build_info
+
+
+def positive(text: str) -> int:
+    """An argument that counts something."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {text}")
+    return value
+
+
+def seed(text: str) -> int:
+    """An argument that is a seed."""
+    value = int(text)
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError(f"expected an integer in [0, 2**32), got {text}")
+    return value
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m fanin", description="Trains dense networks straight from NumPy arrays."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser(
+        "info", help="version, compiler, instruction sets, threads and what limits them"
+    )
+    demo = commands.add_parser(
+        "demo",
+        help="train a classifier and compare it with the NumPy reference",
+        description="Trains on scikit-learn's handwritten digits, or on a file of your own; then "
+        "does the same training with the NumPy reference and compares losses and times.",
+    )
+    demo.add_argument(
+        "--data",
+        metavar="FILE.npz",
+        help="arrays x_train, y_train, x_test, y_test and optionally x_val, y_val; "
+        "uint8 images are taken as they are and scaled by 1/255",
+    )
+    demo.add_argument("--seed", type=seed, default=0, help="of weights, masks and split (0)")
+    demo.add_argument(
+        "--epochs", type=positive, help="instead of the recipe's (digits 30, data 10)"
+    )
+    demo.add_argument("--threads", type=positive, help="at most this many")
+    repeat = demo.add_mutually_exclusive_group()
+    repeat.add_argument(
+        "--splits",
+        type=positive,
+        help="digits: only the accuracy on this many splits, and the mean",
+    )
+    repeat.add_argument(
+        "--seeds", type=positive, help="--data: only the accuracy of this many seeds, and the mean"
+    )
+    demo.add_argument(
+        "--no-reference", action="store_true", help="leave out the comparison with NumPy"
+    )
+    return parser
+
+
+def info() -> None:
+    """Prints what this build is and what it uses on this machine."""
+    import numpy as np
+
+    build = build_info()
+    forced = os.environ.get("FANIN_ISA")
+    rows = (
+        ("fanin", build["version"]),
+        ("compiler", build["compiler"]),
+        ("flags", build["flags"]),
+        ("instruction sets", "built: " + " ".join(build["isas_built"])),
+        ("", "found: " + " ".join(build["isas_available"])),
+        ("", f"in use: {build['isa']}" + (f" (FANIN_ISA={forced})" if forced else "")),
+        ("threads", f"{build['threads']} of at most {build['max_threads']}"),
+        ("", f"limited by: {build['thread_limit']}"),
+        ("parallel by", build["parallel"]),
+        ("numpy", np.__version__),
+        ("python", sys.version.split()[0]),
+    )
+    for name, value in rows:
+        print(f"{name:18}{value}".rstrip())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; the exit code is 2 for input that cannot be used."""
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    if options.command == "info":
+        info()
+        return 0
+    if options.splits and options.data:
+        parser.error("--splits is for the digits; with --data use --seeds")
+    if options.seeds and not options.data:
+        parser.error("--seeds needs --data; for the digits use --splits")
+
+    from . import demo
+
+    try:
+        demo.run(options)
+    except demo.Unusable as error:
+        print(f"fanin demo: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("fanin demo: stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,212 @@
+"""The network users meet, `MLP`, and `load`: the reference's network on compiled arithmetic.
+
+Settings, checks, layers, the training loop, files and copies are inherited from
+`fanin.reference.network`; here a step runs in one call of compiled code, which lets other Python
+threads run meanwhile.
+"""
+
+import os
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _core
+from .activation import KINDS, as_rows
+from .loss import sigmoid_loss, softmax_loss, squared_loss
+from .optimizer import Adam, _Compiled
+from .random import Stream, permutation
+from .reference import network, training
+from .reference.arguments import FLOAT32, Array
+from .reference.dropout import dropout_threshold
+from .reference.optimizer import Optimizer
+from .stats import stats_of
+
+_OUTPUTS = {"identity": 0, "sigmoid": 1, "softmax": 2}  # as in cpp/net/network.hpp
+_DIRECT = (np.dtype(np.uint8), np.dtype(np.float32), np.dtype(np.float64))
+_STEPS_AT_ONCE = 1024  # learning rates are asked for so many steps ahead
+_BYTES_AT_ONCE = 1 << 23  # of rows of other dtypes, converted by NumPy
+
+
+class MLP(network.MLP):
+    __doc__ = network.MLP.__doc__
+
+    _default_optimizer = Adam
+    _stream = Stream
+
+    def _bind(self) -> None:
+        layers = [
+            (
+                layer.fan_in,
+                layer.fan_out,
+                KINDS[layer.activation],
+                dropout_threshold(layer.dropout),
+                layer.batch_norm,
+                layer.l1,
+                layer.l2,
+            )
+            for layer in self.layers
+        ]
+        make = _core.NetworkFloat32 if self.dtype is FLOAT32 else _core.NetworkFloat64
+        self._compiled = make(
+            layers,
+            _OUTPUTS[self.output],
+            self.seed,
+            self._parameters,
+            self._gradients,
+            self._running_mean,
+            self._running_var,
+        )
+        self._batch: Array | None = None  # of the last training forward, kept for backward
+        self._all_rows = np.arange(0)
+
+    def _forward(self, x: Array, training: bool) -> Array:
+        z = np.empty((len(x), self.sizes[-1]), self.dtype)
+        if training:
+            self._batch = x
+        self._compiled.forward(x, training, self.step, z)
+        return z
+
+    def _backward(self, dout: Array, need_dx: bool) -> Array | None:
+        dx = np.empty((len(dout), self.sizes[0]), self.dtype) if need_dx else None
+        self._compiled.backward(as_rows(dout), dx)
+        return dx
+
+    def _loss_and_gradients(
+        self,
+        x: Array,
+        y: Array,
+        sample_weight: Array | None,
+        class_weight: Array | None,
+        label_smoothing: float,
+        monitor: bool = False,
+    ) -> float:
+        self._batch = x
+        bins = training.MONITOR_BINS if monitor else 0
+        loss: float = self._compiled.loss_and_gradients(
+            x, *_targets(y, sample_weight, class_weight), label_smoothing, bins, self.step
+        )
+        if monitor:
+            self._read_stats(len(x))
+        return loss
+
+    def _train_rows(
+        self,
+        x: Array,
+        y: Array,
+        sample_weight: Array | None,
+        rows: NDArray[np.int64] | None,
+        batch_size: int,
+        optimizer: Optimizer,
+        *,
+        class_weight: Array | None,
+        label_smoothing: float,
+        scale: float | None,
+        monitor: bool,
+    ) -> tuple[float, int]:
+        if not isinstance(optimizer, _Compiled):  # the user's own: step by step in Python
+            return super()._train_rows(
+                x, y, sample_weight, rows, batch_size, optimizer, class_weight=class_weight,
+                label_smoothing=label_smoothing, scale=scale, monitor=monitor,
+            )  # fmt: skip
+        if rows is None:
+            if len(self._all_rows) < len(x):
+                self._all_rows = np.arange(len(x))
+            rows = self._all_rows[: len(x)]
+        count = len(rows)
+        limit = _STEPS_AT_ONCE * batch_size
+        direct = x.dtype in _DIRECT and x.dtype.isnative and _whole_strides(x)
+        if not direct:
+            row_bytes = x.shape[1] * self.dtype.itemsize
+            limit = min(limit, max(_BYTES_AT_ONCE // row_bytes // batch_size, 1) * batch_size)
+        chosen = rows[:limit]
+        if not direct:
+            x, y = training.gather(x, chosen, self.dtype, scale), y[chosen]
+            sample_weight = None if sample_weight is None else sample_weight[chosen]
+            scale, chosen = None, np.arange(len(chosen))
+
+        optimizer.prepare(self._parameters, self._gradients)
+        steps = -(-len(chosen) // batch_size)
+        if callable(optimizer.lr):
+            lr = np.array([optimizer.learning_rate(optimizer.steps + i) for i in range(steps)])
+        else:
+            lr = np.full(steps, optimizer.lr)
+        at_end = monitor and len(chosen) == count
+        done, steps, loss, error = self._compiled.train(
+            x,
+            1.0 if scale is None else scale,
+            chosen,
+            batch_size,
+            *_targets(y, sample_weight, class_weight),
+            label_smoothing,
+            optimizer._rule(),
+            *optimizer._moments(),
+            lr,
+            optimizer.steps,
+            self.step,
+            training.MONITOR_BINS if at_end else 0,
+            training.SLICE_SECONDS,
+        )
+        optimizer.steps += steps
+        self.step += steps
+        if error is not None:
+            raise error
+        if at_end and done == count:
+            self._read_stats((count - 1) % batch_size + 1)
+        return loss, done
+
+    def _read_stats(self, rows: int) -> None:
+        for i, layer in enumerate(self.layers):
+            *numbers, counts, edges = self._compiled.stats(i)
+            layer.stats = stats_of(tuple(numbers), rows, (counts, edges))
+
+    def _order(self, count: int) -> NDArray[np.int64]:
+        return permutation(count, self.seed, self.epoch)
+
+    def _output_loss(self, z: Array, y: Array, sample_weight: Array | None) -> float:
+        if self.output == "softmax":
+            return softmax_loss(z, y, sample_weight, None, 0.0)[0]
+        if self.output == "sigmoid":
+            return sigmoid_loss(z, y, sample_weight, 0.0)[0]
+        return squared_loss(z, y, sample_weight)[0]
+
+    def _probabilities(self, z: Array) -> Array:
+        p = np.empty_like(z)
+        if self.output == "softmax":
+            _core.softmax(z, p)
+        else:
+            _core.activation_forward(z, p, KINDS["sigmoid"], (0, 0, 0, 0), None)
+        return p
+
+
+def load(path: str | os.PathLike[str]) -> MLP:
+    """Return the network saved in a file by `MLP.save`.
+
+    Parameters
+    ----------
+    path : of the file, an .npz without pickle
+
+    Returns
+    -------
+    MLP of the saved dtype, with its parameters, running statistics and settings.
+
+    Raises
+    ------
+    FileNotFoundError (OSError)
+        The file cannot be opened.
+    ValueError
+        It is not such a file, is damaged, or was written by a later release; names the path.
+    """
+    return MLP._load(path)
+
+
+def _targets(y: Array, sample_weight: Array | None, class_weight: Array | None) -> tuple[Any, ...]:
+    """Return (labels, targets, sample_weight, class_weight), as the compiled network takes them."""
+    labels = np.ascontiguousarray(y) if y.ndim == 1 else None
+    targets = as_rows(y) if y.ndim == 2 else None
+    weight = None if sample_weight is None else np.ascontiguousarray(sample_weight)
+    return labels, targets, weight, class_weight
+
+
+def _whole_strides(x: Array) -> bool:
+    return x.flags.aligned and all(stride % x.itemsize == 0 for stride in x.strides)

@@ -1,0 +1,62 @@
+"""The reference: every operation of fanin in plain NumPy, complete and alone.
+
+It says what each operation means; the compiled ones are tested against it.  It needs NumPy and
+nothing else, and trains networks by itself:
+
+    from fanin import reference
+
+    net = reference.MLP([2, 8, 2])
+    net.fit(x, y)
+
+Letters, the same everywhere: x (m, k) is a batch, w (k, n) weights (fan_in, fan_out), b (n) a
+bias, z = x @ w + b, a (m, n) = f(z); a leading d is the gradient of the loss with respect to
+what follows.
+"""
+
+from . import init
+from .activation import activation_backward, activation_forward
+from .batch_norm import (
+    BatchNormCache,
+    BatchNormGradients,
+    batch_norm_backward,
+    batch_norm_forward,
+)
+from .dense import DenseCache, DenseGradients, Layer, dense_backward, dense_forward
+from .dropout import dropout_mask
+from .gemm import matmul
+from .loss import mean_squared_error, sigmoid_cross_entropy, softmax_cross_entropy
+from .network import MLP, load
+from .optimizer import SGD, Adam, AdamW, Optimizer, RMSprop
+from .stats import ActivationStats, activation_stats
+from .training import EarlyStopping, History
+
+__all__ = [
+    "MLP",
+    "SGD",
+    "ActivationStats",
+    "Adam",
+    "AdamW",
+    "BatchNormCache",
+    "BatchNormGradients",
+    "DenseCache",
+    "DenseGradients",
+    "EarlyStopping",
+    "History",
+    "Layer",
+    "Optimizer",
+    "RMSprop",
+    "activation_backward",
+    "activation_forward",
+    "activation_stats",
+    "batch_norm_backward",
+    "batch_norm_forward",
+    "dense_backward",
+    "dense_forward",
+    "dropout_mask",
+    "init",
+    "load",
+    "matmul",
+    "mean_squared_error",
+    "sigmoid_cross_entropy",
+    "softmax_cross_entropy",
+]

@@ -1,0 +1,827 @@
+"""A network of dense layers: forward, backward, one step, and the methods users call.
+
+All parameters are ONE flat vector; each layer's weight, bias, gamma and beta are views of it.
+The gradients are a second such vector, in the same order.
+
+`MLP` is written so that a compiled network can inherit all of it and replace the arithmetic:
+`_bind`, `_forward`, `_backward`, `_loss_and_gradients`, `update`, `_train_rows` and `_order`.
+"""
+
+import contextlib
+import itertools
+import json
+import os
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from . import arguments, training
+from .activation import sigmoid
+from .arguments import Array
+from .dense import Layer, LayerCache, layer_backward, layer_forward
+from .init import Init, draw, resolve
+from .loss import ClassWeight, softmax
+from .optimizer import Adam, AdamW, Optimizer
+from .random import Stream, permutation
+from .training import Callback, EarlyStopping, History
+
+FORMAT = "fanin"
+FORMAT_VERSION = 1
+
+# What a file holds besides: the arrays, and the settings that make the layers.
+_VECTORS = ("parameters", "running_mean", "running_var")
+_CONFIG = (
+    "sizes", "activation", "output", "dropout", "batch_norm", "l1", "l2", "dtype", "seed",
+    "step", "epoch", "input_scale",
+)  # fmt: skip
+
+
+class MLP:
+    """A multilayer perceptron: dense layers, each x @ w + b, then an activation, then dropout.
+
+    Parameters
+    ----------
+    sizes : numbers of inputs, of units of each hidden layer, of outputs
+    activation : of the hidden layers; one name, or one per hidden layer
+    output : "softmax" (classes), "sigmoid" (yes-or-no outputs) or "identity" (numbers); it
+        decides on the loss: cross entropy, binary cross entropy, mean squared error
+    dropout : probability of dropping, in [0, 1); one, or one per hidden layer
+    batch_norm : between product and activation of the hidden layers, in place of their bias
+    init : a name or a callable of `init`; one, or one per layer with weights
+    l1, l2 : l1 sum |w| + l2 / 2 sum w^2 is added to the loss; biases, gamma and beta are free;
+        one, or one per layer with weights
+    dtype : "float32" or "float64"
+    seed : of weights, dropout and shuffling, 0 <= seed < 2**64; None draws one
+
+    Attributes
+    ----------
+    parameters, gradients : flat vectors; layer by layer the weight in C order, then the bias, or
+        gamma and beta.  Setting one copies the values.
+    running_mean, running_var : flat vectors of the layers with batch norm
+    layers : list of Layer
+    sizes, output, dtype, batch_norm, seed
+    step : number of updates so far; layer l's dropout has the key (seed, step, l).  Only an
+        update advances it, so forward passes in training repeat their masks until then, which
+        is what a gradient check wants.
+    epoch : number of epochs begun so far, which sets the order of the rows
+    input_scale : what `fit`, `predict`, `predict_proba` and `evaluate` multiply x with, or None
+
+    Raises
+    ------
+    TypeError, ValueError
+        A setting of the wrong type, out of range, or with the wrong number of entries.
+
+    Notes
+    -----
+    A lock lets one thread at a time use the network.  Networks can be copied and pickled.
+    """
+
+    _default_optimizer: type[Optimizer] = Adam
+    _stream: type[Stream] = Stream
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        *,
+        activation: str | Sequence[str] = "relu",
+        output: str = "softmax",
+        dropout: float | Sequence[float] = 0.0,
+        batch_norm: bool = False,
+        init: str | Init | Sequence[str | Init] = "auto",
+        l1: float | Sequence[float] = 0.0,
+        l2: float | Sequence[float] = 0.0,
+        dtype: DTypeLike = "float32",
+        seed: int | None = 0,
+    ) -> None:
+        """Check the settings, lay out the vectors, draw the weights."""
+        self._build(
+            sizes=sizes,
+            activation=activation,
+            output=output,
+            dropout=dropout,
+            batch_norm=batch_norm,
+            l1=l1,
+            l2=l2,
+            dtype=dtype,
+            seed=int.from_bytes(os.urandom(8), "little") if seed is None else seed,
+        )
+        self._draw_weights(init)
+
+    # ---- making one --------------------------------------------------------------------------
+
+    def _build(
+        self,
+        *,
+        sizes: Any,
+        activation: Any,
+        output: Any,
+        dropout: Any,
+        batch_norm: Any,
+        l1: Any,
+        l2: Any,
+        dtype: Any,
+        seed: Any,
+        step: Any = 0,
+        epoch: Any = 0,
+        input_scale: Any = None,
+    ) -> None:
+        """Check the settings and lay out vectors and layers; weights stay 0."""
+        if isinstance(sizes, str) or not isinstance(sizes, Iterable):
+            raise TypeError(f"sizes: expected two or more integers, got {sizes!r}")
+        self.sizes = [arguments.check_integer("sizes", size, 1) for size in sizes]
+        if len(self.sizes) < 2:
+            raise ValueError(f"sizes: expected two or more integers, got {self.sizes}")
+        hidden = len(self.sizes) - 2
+        activations = arguments.per_layer(
+            "activation", activation, hidden, arguments.check_activation
+        )
+        dropouts = arguments.per_layer("dropout", dropout, hidden, arguments.check_below_one)
+        l1s = arguments.per_layer("l1", l1, hidden + 1, arguments.check_nonnegative)
+        l2s = arguments.per_layer("l2", l2, hidden + 1, arguments.check_nonnegative)
+        self.output = arguments.check_choice("output", output, arguments.OUTPUTS)
+        self.batch_norm = arguments.check_bool("batch_norm", batch_norm)
+        self.dtype = arguments.check_float_dtype(dtype)
+        self.seed = arguments.check_integer("seed", seed, 0, arguments.SEED_LIMIT)
+        self.step = arguments.check_integer("step", step, 0, arguments.STEP_LIMIT)
+        self.epoch = arguments.check_integer("epoch", epoch, 0, arguments.STEP_LIMIT)
+        self.input_scale = None if input_scale is None else training.check_scale(input_scale)
+
+        counts = _parameters_per_layer(self.sizes, self.batch_norm)
+        width = sum(self.sizes[1:-1]) if self.batch_norm else 0
+        self._parameters = np.zeros(sum(counts), self.dtype)
+        self._gradients = np.zeros(sum(counts), self.dtype)
+        self._running_mean = np.zeros(width, self.dtype)
+        self._running_var = np.ones(width, self.dtype)
+        self._decay_mask = np.zeros(sum(counts), np.bool_)
+        self.layers: list[Layer] = []
+        place = unit = 0
+        for i, (k, n) in enumerate(itertools.pairwise(self.sizes)):
+            normalised = self.batch_norm and i < hidden
+            part, units = slice(place, place + counts[i]), slice(unit, unit + n)
+            layer = Layer(
+                k,
+                n,
+                activation=(*activations, "identity")[i],
+                dropout=(*dropouts, 0.0)[i],
+                batch_norm=normalised,
+                l1=l1s[i],
+                l2=l2s[i],
+                parameters=self._parameters[part],
+                gradients=self._gradients[part],
+                running_mean=self._running_mean[units],
+                running_var=self._running_var[units],
+            )
+            self._decay_mask[place : place + k * n] = True
+            self.layers.append(layer)
+            place, unit = part.stop, units.stop
+        self._lock = threading.RLock()
+        self._pending: tuple[int, int] | None = None  # thread and rows of a training forward
+        self._caches: list[LayerCache] = []
+        self._bind()
+
+    def _draw_weights(self, init: Any) -> None:
+        inits = arguments.per_layer("init", init, len(self.layers), lambda _, value: value)
+        for i, (layer, name) in enumerate(zip(self.layers, inits, strict=True)):
+            activation = layer.activation if layer is not self.layers[-1] else "output"
+            rule = resolve(name, activation)
+            layer.weight = draw(rule, layer.fan_in, layer.fan_out, self._stream(self.seed, i))
+
+    def _config(self) -> dict[str, Any]:
+        hidden = self.layers[:-1]
+        return {
+            "sizes": list(self.sizes),
+            "activation": [layer.activation for layer in hidden],
+            "output": self.output,
+            "dropout": [layer.dropout for layer in hidden],
+            "batch_norm": self.batch_norm,
+            "l1": [layer.l1 for layer in self.layers],
+            "l2": [layer.l2 for layer in self.layers],
+            "dtype": str(self.dtype),
+            "seed": self.seed,
+            "step": self.step,
+            "epoch": self.epoch,
+            "input_scale": self.input_scale,
+        }
+
+    @property
+    def parameters(self) -> Array:
+        """All parameters, flat."""
+        return self._parameters
+
+    @parameters.setter
+    def parameters(self, values: Any) -> None:
+        _copy_values("parameters", self._parameters, values)
+        self._pending = None
+
+    @property
+    def gradients(self) -> Array:
+        """Their gradients, flat, in the same order."""
+        return self._gradients
+
+    @gradients.setter
+    def gradients(self, values: Any) -> None:
+        _copy_values("gradients", self._gradients, values)
+
+    @property
+    def running_mean(self) -> Array:
+        """The running means of all layers with batch norm, flat."""
+        return self._running_mean
+
+    @running_mean.setter
+    def running_mean(self, values: Any) -> None:
+        _copy_values("running_mean", self._running_mean, values)
+
+    @property
+    def running_var(self) -> Array:
+        """The running variances of all layers with batch norm, flat."""
+        return self._running_var
+
+    @running_var.setter
+    def running_var(self, values: Any) -> None:
+        _copy_values("running_var", self._running_var, values)
+
+    @property
+    def n_parameters(self) -> int:
+        """The number of parameters."""
+        return self._parameters.size
+
+    def __repr__(self) -> str:
+        """Return a small table of the layers."""
+        arrows = [f"{layer.fan_in} -> {layer.fan_out}" for layer in self.layers]
+        wide = max(map(len, arrows))
+        lines = [
+            f"MLP of {self.n_parameters} parameters, {self.dtype}, "
+            f"seed {self.seed}, step {self.step}"
+        ]
+        for i, (layer, arrow) in enumerate(zip(self.layers, arrows, strict=True)):
+            parts = [self.output if layer is self.layers[-1] else layer.activation]
+            parts += ["batch norm"] if layer.batch_norm else []
+            for name in ("dropout", "l1", "l2"):
+                value = getattr(layer, name)
+                parts += [f"{name} {value:g}"] if value else []
+            lines.append(f"  {i}  {arrow:{wide}}  {', '.join(parts)}")
+        return "\n".join(lines)
+
+    # ---- hooks: the arithmetic a compiled network replaces -------------------------------------
+
+    def _bind(self) -> None:
+        """Hook: vectors and layers have just been made (also by a copy, by loading)."""
+
+    def _forward(self, x: Array, training: bool) -> Array:
+        """Hook: return the output layer's z (m, outputs) for x (m, inputs) of the net's dtype."""
+        return self._run(x, training, monitor=False)
+
+    def _backward(self, dout: Array, need_dx: bool) -> Array | None:
+        """Hook: fill the gradients after a training forward; return dx (m, inputs) if needed."""
+        da: Array | None = dout
+        for i in reversed(range(len(self.layers))):
+            assert da is not None
+            da = layer_backward(self.layers[i], da, self._caches[i], need_dx or i > 0)
+        return da
+
+    def _loss_and_gradients(
+        self,
+        x: Array,
+        y: Array,
+        sample_weight: Array | None,
+        class_weight: Array | None,
+        label_smoothing: float,
+        monitor: bool = False,
+    ) -> float:
+        """Hook: fill the gradients for one checked batch; return the loss with its penalties."""
+        z = self._run(x, True, monitor)
+        loss, dz = training.output_loss(
+            self.output, z, y, sample_weight, class_weight, label_smoothing
+        )
+        loss += self._penalty()
+        self._backward(dz, need_dx=False)
+        return loss
+
+    def update(self, optimizer: Optimizer) -> None:
+        """Let the optimizer change the parameters by the gradients; AdamW decays weights only.
+
+        Parameters
+        ----------
+        optimizer : such as Adam(1e-3), or any object with update(parameters, gradients)
+
+        Raises
+        ------
+        TypeError, ValueError
+            Not an optimizer, or one that belongs to a network of another size or dtype.
+        """
+        training.check_optimizer(optimizer)
+        with self._lock:
+            if isinstance(optimizer, AdamW):
+                optimizer.update(self._parameters, self._gradients, decay_mask=self._decay_mask)
+            else:
+                optimizer.update(self._parameters, self._gradients)
+            self.step += 1
+            self._pending = None
+
+    def _train_rows(
+        self,
+        x: Array,
+        y: Array,
+        sample_weight: Array | None,
+        rows: NDArray[np.int64] | None,
+        batch_size: int,
+        optimizer: Optimizer,
+        *,
+        class_weight: Array | None,
+        label_smoothing: float,
+        scale: float | None,
+        monitor: bool,
+    ) -> tuple[float, int]:
+        """Hook: steps over these rows (None: all, in order), in batches of `batch_size`.
+
+        x has any real dtype: a batch is cast to the network's and multiplied by `scale`.  May
+        return early, after about SLICE_SECONDS, and is then called again with the rows that are
+        left.  `monitor`: leave each layer's statistics of the batch that ends `rows` in
+        layer.stats.
+
+        Returns the sum of each step's loss times its rows, and the number of rows done.
+        """
+        until = time.perf_counter() + training.SLICE_SECONDS
+        count = len(x) if rows is None else len(rows)
+        total, done = 0.0, 0
+        while done < count:
+            end = min(done + batch_size, count)
+            chosen = slice(done, end) if rows is None else rows[done:end]
+            loss = self._loss_and_gradients(
+                training.gather(x, chosen, self.dtype, scale),
+                y[chosen],
+                None if sample_weight is None else sample_weight[chosen],
+                class_weight,
+                label_smoothing,
+                monitor and end == count,
+            )
+            self.update(optimizer)
+            total, done = total + loss * (end - done), end
+            if time.perf_counter() > until:
+                break
+        return total, done
+
+    def _order(self, count: int) -> NDArray[np.int64]:
+        """Hook: return the shuffled order of `count` rows in the present epoch."""
+        return permutation(count, self.seed, self.epoch)
+
+    def _run(self, x: Array, training_mode: bool, monitor: bool) -> Array:
+        a, caches = x, []
+        bins = training.MONITOR_BINS if monitor else 0
+        for i, layer in enumerate(self.layers):
+            a, cache = layer_forward(layer, a, (self.seed, self.step, i), training_mode, bins)
+            caches.append(cache)
+            if monitor:
+                layer.stats = cache.dense.stats
+        if training_mode:
+            self._caches = caches
+        return a
+
+    def _penalty(self) -> float:
+        """Return the sum over layers of l1 sum |w| + l2 / 2 sum w^2."""
+        return sum(layer.penalty() for layer in self.layers)
+
+    def _output_loss(self, z: Array, y: Array, sample_weight: Array | None) -> float:
+        """Hook: return the loss of outputs z, without penalties."""
+        return training.output_loss(self.output, z, y, sample_weight)[0]
+
+    def _probabilities(self, z: Array) -> Array:
+        """Hook: return the probabilities of the output layer's z."""
+        return softmax(z) if self.output == "softmax" else sigmoid(z)
+
+    # ---- steps -------------------------------------------------------------------------------
+
+    def forward(self, x: Any, training: bool = False) -> Array:
+        """Return the output layer's z = x @ w + b, before softmax or sigmoid.
+
+        Parameters
+        ----------
+        x : (m, inputs), any real dtype, taken as it is (no input_scale)
+        training : dropout on, batch norm with the batch's statistics (which update the running
+            ones at each call), and a `backward` may follow
+
+        Returns
+        -------
+        (m, outputs), the network's dtype.
+
+        Raises
+        ------
+        TypeError, ValueError
+            x is not numbers, has another width; no row (one row with batch norm) in training.
+        """
+        with self._lock:
+            x = self._as_batch(x, training)
+            if training:
+                self._pending = None
+            z = self._forward(x, training)
+            if training:
+                self._pending = threading.get_ident(), len(x)
+            return z
+
+    def backward(self, dout: Any) -> Array:
+        """Fill `gradients` for your own loss and return the gradient with respect to x.
+
+        Parameters
+        ----------
+        dout : (m, outputs); gradient of your loss with respect to what `forward` returned
+
+        Returns
+        -------
+        dx : (m, inputs), the network's dtype.  `gradients` are overwritten, l1 and l2 included.
+
+        Raises
+        ------
+        RuntimeError
+            No forward(x, training=True) since the last update, or by another thread.
+        TypeError, ValueError
+            dout is not numbers or has another shape.
+        """
+        with self._lock:
+            if self._pending is None:
+                raise RuntimeError(
+                    "backward: expected a call of forward(x, training=True) before, since the "
+                    "last update"
+                )
+            thread, rows = self._pending
+            if thread != threading.get_ident():
+                raise RuntimeError("backward: expected the thread that called forward")
+            dout = training.as_array("dout", dout)
+            arguments.check_shape("dout", dout, (rows, self.sizes[-1]), "like forward's result")
+            dx = self._backward(training.cast(dout, self.dtype), need_dx=True)
+            assert dx is not None
+            return dx
+
+    def loss_and_gradients(
+        self,
+        x: Any,
+        y: Any,
+        *,
+        sample_weight: Any = None,
+        class_weight: ClassWeight | None = None,
+        label_smoothing: float = 0.0,
+    ) -> tuple[float, Array]:
+        """Return the loss of a batch in training mode, l1 and l2 included, and the gradients.
+
+        Parameters
+        ----------
+        x : (m, inputs), any real dtype, taken as it is (no input_scale)
+        y : (m,) labels or (m, outputs) probabilities for softmax; values in [0, 1] for sigmoid;
+            numbers for identity; (m,) when there is one output
+        sample_weight : (m,) numbers >= 0, optional
+        class_weight : for softmax: one number >= 0 per class, or a dict, optional
+        label_smoothing : in [0, 1], for softmax and sigmoid
+
+        Returns
+        -------
+        loss : float
+        gradients : `self.gradients` itself
+
+        Raises
+        ------
+        TypeError, ValueError
+            Shapes that do not match, labels out of range, weights < 0.
+        """
+        with self._lock:
+            x, y, weight, options = self._as_step(
+                x, y, sample_weight, class_weight, label_smoothing
+            )
+            self._pending = None
+            loss = self._loss_and_gradients(training.cast(x, self.dtype), y, weight, *options)
+            return loss, self._gradients
+
+    def train_step(
+        self,
+        x: Any,
+        y: Any,
+        optimizer: Optimizer,
+        *,
+        sample_weight: Any = None,
+        class_weight: ClassWeight | None = None,
+        label_smoothing: float = 0.0,
+    ) -> float:
+        """Do one step, `loss_and_gradients` and `update`; return the loss before it.
+
+        Parameters
+        ----------
+        x, y, sample_weight, class_weight, label_smoothing : see `loss_and_gradients`
+        optimizer : such as Adam(1e-3)
+
+        Returns
+        -------
+        loss : float
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `loss_and_gradients` and `update`.
+        """
+        training.check_optimizer(optimizer)
+        with self._lock:
+            x, y, weight, options = self._as_step(
+                x, y, sample_weight, class_weight, label_smoothing
+            )
+            self._pending = None
+            total, rows = self._train_rows(
+                x, y, weight, None, len(x), optimizer,
+                class_weight=options[0], label_smoothing=options[1], scale=None, monitor=False,
+            )  # fmt: skip
+            return total / rows
+
+    def _as_batch(self, x: Any, training_mode: bool) -> Array:
+        x = training.as_rows("x", x, self.sizes[0])
+        if training_mode:
+            self._check_rows(x)
+        return training.cast(x, self.dtype)
+
+    def _check_rows(self, x: Array) -> None:
+        if len(x) < 2 and (len(x) == 0 or self.batch_norm):
+            need = "2 rows with batch_norm=True" if self.batch_norm else "1 row"
+            raise ValueError(f"x: expected at least {need} in training, got shape {x.shape}")
+
+    def _as_step(
+        self, x: Any, y: Any, sample_weight: Any, class_weight: Any, label_smoothing: Any
+    ) -> tuple[Array, Array, Array | None, tuple[Array | None, float]]:
+        outputs, dtype = self.sizes[-1], self.dtype
+        x = training.as_rows("x", x, self.sizes[0])
+        self._check_rows(x)
+        y = training.as_targets(self.output, y, len(x), outputs, dtype)
+        weight = training.as_sample_weight(sample_weight, len(x), dtype)
+        if class_weight is None and type(label_smoothing) is float and label_smoothing == 0.0:
+            return x, y, weight, (None, 0.0)
+        options = training.as_loss_options(
+            self.output, class_weight, label_smoothing, outputs, dtype
+        )
+        return x, y, weight, options
+
+    # ---- training and using --------------------------------------------------------------------
+
+    def fit(
+        self,
+        x: Any,
+        y: Any,
+        *,
+        validation: tuple[Any, ...] | None = None,
+        epochs: int = 20,
+        batch_size: int = 128,
+        optimizer: Optimizer | None = None,
+        input_scale: float | None = None,
+        early_stopping: int | EarlyStopping | None = None,
+        callbacks: Iterable[Callback] = (),
+        progress: Literal["auto"] | bool = "auto",
+        monitor: bool = True,
+        shuffle: bool = True,
+        sample_weight: Any = None,
+        class_weight: ClassWeight | None = None,
+        label_smoothing: float = 0.0,
+    ) -> History:
+        """Train for some epochs; return what happened in each.
+
+        All data are checked before anything changes.  Ctrl-C ends the training, keeps what was
+        learned, and returns the history with `interrupted` set.
+
+        Parameters
+        ----------
+        x : (n, inputs), any real dtype, also a memory map; never copied as a whole.  The rows of
+            a batch are cast to the network's dtype, then multiplied by input_scale.
+        y : labels or targets, see `loss_and_gradients`
+        validation : (x, y) or (x, y, sample_weight), evaluated after each epoch (without
+            class_weight and label_smoothing)
+        epochs : how often to go through the rows
+        batch_size : rows per step; the last batch may be smaller.  With batch norm a last batch
+            of one row is left out.
+        optimizer : Adam(1e-3) when None, new for each call
+        input_scale : such as 1 / 255 for bytes; kept in `input_scale`, which is used when None
+        early_stopping : patience in epochs, or an EarlyStopping
+        callbacks : called as f(net, history) after each epoch; one that returns True ends it
+        progress : "auto" shows a bar when tqdm is installed and stderr is a terminal
+        monitor : keep the layers' statistics of each epoch's last step in history.stats
+        shuffle : a new order of rows for each epoch, set by seed and `epoch`
+        sample_weight, class_weight, label_smoothing : see `loss_and_gradients`
+
+        Returns
+        -------
+        History
+
+        Raises
+        ------
+        TypeError, ValueError
+            Shapes that do not match, NaN or infinity (with row and column), labels out of range
+            (with the row), settings out of range.
+        """
+        if optimizer is None:
+            optimizer = self._default_optimizer(1e-3)
+        training.check_optimizer(optimizer)
+        with self._lock:
+            self._pending = None
+            return training.fit(
+                self,
+                x,
+                y,
+                validation=validation,
+                epochs=epochs,
+                batch_size=batch_size,
+                optimizer=optimizer,
+                input_scale=input_scale,
+                early_stopping=early_stopping,
+                callbacks=callbacks,
+                progress=progress,
+                monitor=monitor,
+                shuffle=shuffle,
+                sample_weight=sample_weight,
+                class_weight=class_weight,
+                label_smoothing=label_smoothing,
+            )
+
+    def predict(self, x: Any) -> Array:
+        """Return what the network says about each row of x.
+
+        softmax: the class (m,), int64.  sigmoid: 0 or 1, int64.  identity: the values, in the
+        network's dtype.  The last two have shape (m,) for one output, else (m, outputs).
+
+        x : (m, inputs), any real dtype; times input_scale when the network has one.
+
+        Raises TypeError or ValueError when x is not numbers or has another width.
+        """
+        z = self._outputs(x)
+        if self.output == "softmax":
+            labels: Array = z.argmax(axis=1).astype(np.int64, copy=False)
+            return labels
+        values = (z > 0).astype(np.int64) if self.output == "sigmoid" else z
+        return values[:, 0] if values.shape[1] == 1 else values
+
+    def predict_proba(self, x: Any) -> Array:
+        """Return probabilities (m, outputs), of classes for softmax, of yes for sigmoid.
+
+        x : (m, inputs), any real dtype; times input_scale when the network has one.
+
+        Raises ValueError for output="identity", and as `predict`.
+        """
+        if self.output == "identity":
+            raise ValueError(
+                "predict_proba: expected output='softmax' or 'sigmoid', got 'identity'; use predict"
+            )
+        z = self._outputs(x)
+        return self._probabilities(z)
+
+    def evaluate(self, x: Any, y: Any, *, sample_weight: Any = None) -> dict[str, float]:
+        """Return the loss and the score of data, without dropout.
+
+        Parameters
+        ----------
+        x, y, sample_weight : see `fit`
+
+        Returns
+        -------
+        {"loss", "accuracy"}, or {"loss", "r2"} for output="identity".  The loss includes the l1
+        and l2 penalties.  accuracy is the fraction of right rows (softmax) or of right elements
+        (sigmoid), r2 the coefficient of determination, averaged over outputs.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `loss_and_gradients`.
+        """
+        with self._lock:
+            x = training.as_rows("x", x, self.sizes[0])
+            arguments.check_rows("x", x)
+            y = training.as_targets(self.output, y, len(x), self.sizes[-1], self.dtype)
+            weight = training.as_sample_weight(sample_weight, len(x), self.dtype)
+            return self._evaluate(x, y, weight)
+
+    def _evaluate(self, x: Array, y: Array, sample_weight: Array | None) -> dict[str, float]:
+        z = self._outputs(x)
+        return {
+            "loss": self._output_loss(z, y, sample_weight) + self._penalty(),
+            **training.score(self.output, z, y, sample_weight),
+        }
+
+    def _outputs(self, x: Any) -> Array:
+        """Return the output layer's z of all rows, some thousand at a time."""
+        with self._lock:
+            x = training.as_rows("x", x, self.sizes[0])
+            z = np.empty((len(x), self.sizes[-1]), self.dtype)
+            for start in range(0, len(x), training.ROWS_AT_ONCE):
+                rows = slice(start, start + training.ROWS_AT_ONCE)
+                z[rows] = self._forward(
+                    training.gather(x, rows, self.dtype, self.input_scale), False
+                )
+            return z
+
+    # ---- files, copies -------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the network to a file, of NumPy's .npz format and without pickle.
+
+        The file is written beside `path` and then moved there, so an old file stays whole until
+        the new one is; if anything fails, it stays as it was.  The name is taken as given.
+
+        Raises OSError when the file cannot be written.
+        """
+        target = os.fspath(path)
+        if not isinstance(target, str):
+            raise TypeError(f"path: expected str or os.PathLike[str], got {path!r}")
+        with self._lock:
+            config = {"format": FORMAT, "format_version": FORMAT_VERSION, **self._config()}
+            arrays = {
+                "config": np.array(json.dumps(config)),
+                **{name: getattr(self, name) for name in _VECTORS},
+            }
+            temporary = f"{target}.{os.getpid()}-{threading.get_ident()}.tmp"
+            try:
+                with open(temporary, "xb") as file:
+                    np.savez(file, **arrays)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(temporary, target)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.remove(temporary)
+                raise
+
+    @classmethod
+    def _load(cls, path: str | os.PathLike[str]) -> Self:
+        """Return the network of a file; what `load` does, for this class."""
+        with open(path, "rb") as file:
+            try:
+                return cls._read(file)
+            except Exception as error:  # whatever a broken file makes zip, JSON and NumPy raise
+                reason = str(error) or type(error).__name__
+                raise ValueError(
+                    f"{os.fspath(path)}: expected a network saved by MLP.save: {reason}"
+                ) from error
+
+    @classmethod
+    def _read(cls, file: Any) -> Self:
+        archive = np.load(file, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("it holds one array, not an archive")
+        with archive:
+            missing = {"config", *_VECTORS} - set(archive.files)
+            if missing:
+                raise ValueError(f"it has no {', '.join(sorted(missing))}")
+            config = json.loads(str(archive["config"]))
+            if not isinstance(config, dict) or config.pop("format", None) != FORMAT:
+                raise ValueError("its config is not that of a network")
+            version = config.pop("format_version", None)
+            if version != FORMAT_VERSION:
+                raise ValueError(
+                    f"format_version is {version!r}, this release reads {FORMAT_VERSION}"
+                )
+            strange = set(config) ^ set(_CONFIG)
+            if strange:
+                raise ValueError(f"its config misses or adds {', '.join(sorted(strange))}")
+            vectors = {name: archive[name] for name in _VECTORS}
+        wanted = sum(_parameters_per_layer(config["sizes"], config["batch_norm"]))
+        if vectors["parameters"].shape != (wanted,):
+            raise ValueError(
+                f"its sizes need {wanted} parameters, it has {vectors['parameters'].shape}"
+            )
+        net = cls.__new__(cls)
+        net._build(**config)
+        net._set_vectors(vectors)
+        return net
+
+    def _set_vectors(self, vectors: dict[str, Array]) -> None:
+        for name, values in vectors.items():
+            if values.dtype != self.dtype:
+                raise ValueError(f"{name}: expected {self.dtype}, got {values.dtype}")
+            setattr(self, name, values)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return settings and vectors; what waits for a backward call is left behind."""
+        with self._lock:
+            vectors = {name: getattr(self, name).copy() for name in (*_VECTORS, "gradients")}
+            return {"config": self._config(), "vectors": vectors}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Build the network anew."""
+        self._build(**state["config"])
+        self._set_vectors(state["vectors"])
+
+
+def load(path: str | os.PathLike[str]) -> MLP:
+    """Return the network saved in a file by `MLP.save`.
+
+    Raises FileNotFoundError (OSError) when it cannot be opened, and ValueError, with the path,
+    when it is not such a file, is damaged, or was written by a later release.
+    """
+    return MLP._load(path)
+
+
+def _parameters_per_layer(sizes: Sequence[int], batch_norm: bool) -> list[int]:
+    """Return how many parameters each layer has: weights, and bias, or gamma and beta."""
+    counts = [k * n + n for k, n in itertools.pairwise(sizes)]
+    if batch_norm:
+        counts = [count + n for count, n in zip(counts, [*sizes[1:-1], 0], strict=True)]
+    return counts
+
+
+def _copy_values(name: str, vector: Array, values: Any) -> None:
+    if values is not vector:
+        values = np.asarray(values)
+        arguments.check_shape(name, values, vector.shape, "(the network's)")
+        vector[...] = values

@@ -1,0 +1,285 @@
+"""Optimizers: how gradients g change parameters p, both flat vectors.
+
+    SGD       v = momentum v + g;  p -= lr v         D. Rumelhart et al. 1986; Nesterov's form:
+                                                     I. Sutskever et al., ICML 2013
+    RMSprop   s = alpha s + (1 - alpha) g^2;  p -= lr g / (sqrt(s) + eps)
+                                                     T. Tieleman, G. Hinton, Coursera 2012
+    Adam      moments m, v of g, corrected for their start at 0
+                                                     D. Kingma, J. Ba, ICLR 2015, Algorithm 1
+    AdamW     Adam after p -= lr weight_decay p      I. Loshchilov, F. Hutter, ICLR 2019
+
+Formulas and defaults are PyTorch's: momentum is a sum, not an average, and eps stands outside
+of the square root.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import arguments
+from .arguments import Array
+
+LearningRate = float | Callable[[int], float]
+
+
+class Optimizer:
+    """What all optimizers share: the learning rate, the count of updates, the moments.
+
+    `lr` is a number, or a function of the number of updates done before (0, 1, ...).  `steps` is
+    that number.  `state` maps the name of each moment to a flat array; it is created by the first
+    update and belongs to vectors of that size and dtype.
+    """
+
+    moments: tuple[str, ...] = ()
+
+    def __init__(self, lr: LearningRate) -> None:
+        """Keep the learning rate."""
+        self.lr = lr if callable(lr) else arguments.check_nonnegative("lr", lr)
+        self.steps = 0
+        self.state: dict[str, Array] = {}
+
+    def learning_rate(self, step: int | None = None) -> float:
+        """Return the learning rate of the update after `step` updates; None means the next one."""
+        if not callable(self.lr):
+            return self.lr
+        step = self.steps if step is None else step
+        return arguments.check_nonnegative(f"lr({step})", self.lr(step))
+
+    def update(self, parameters: Array, gradients: Array) -> None:
+        """Change `parameters` in place.
+
+        Parameters
+        ----------
+        parameters : (n,) float32 or float64, contiguous and writeable
+        gradients : (n,), dtype of parameters, contiguous; left as they are
+
+        Raises
+        ------
+        TypeError, ValueError
+            Not such arrays, or another size or dtype than the first update's.
+        """
+        self.prepare(parameters, gradients)
+        self._change(parameters, gradients, self.learning_rate(), None)
+        self.steps += 1
+
+    def prepare(self, parameters: Array, gradients: Array) -> None:
+        """Check the vectors and create the moments, as the first update does."""
+        arguments.check_update(parameters, gradients)
+        if not self.state:
+            self.state = {name: np.zeros_like(parameters) for name in self.moments}
+        for moment in self.state.values():
+            if moment.shape != parameters.shape or moment.dtype != parameters.dtype:
+                raise ValueError(
+                    f"parameters: expected {moment.size} of {moment.dtype} as in the first update, "
+                    f"got {parameters.size} of {parameters.dtype}; "
+                    "use one optimizer per network, or reset()"
+                )
+
+    def reset(self) -> None:
+        """Forget the moments and the count of updates."""
+        self.steps = 0
+        self.state = {}
+
+    def _change(self, p: Array, g: Array, lr: float, decay_mask: NDArray[np.bool_] | None) -> None:
+        """Apply one update; p changes in the last statement, so an interrupt cannot halve it."""
+        raise NotImplementedError
+
+    def _settings(self) -> dict[str, Any]:
+        hidden = ("steps", "state")
+        return {name: value for name, value in vars(self).items() if name not in hidden}
+
+    def __repr__(self) -> str:
+        """Return the call that makes this optimizer."""
+        settings = ", ".join(f"{name}={value!r}" for name, value in self._settings().items())
+        return f"{type(self).__name__}({settings})"
+
+
+def _without_denormals(moment: Array) -> Array:
+    """Set what is smaller than the smallest normal number to 0: denormals are slow."""
+    moment[np.abs(moment) < np.finfo(moment.dtype).tiny] = 0
+    return moment
+
+
+class SGD(Optimizer):
+    """Gradient descent: v = momentum v + g, p -= lr v; Nesterov: p -= lr (g + momentum v).
+
+    Parameters
+    ----------
+    lr : learning rate, a number >= 0 or a function of the step
+    momentum : in [0, 1); 0 needs no memory
+    nesterov : look ahead; needs momentum > 0
+
+    Raises
+    ------
+    TypeError, ValueError
+        A setting out of range.
+    """
+
+    def __init__(self, lr: LearningRate, *, momentum: float = 0.0, nesterov: bool = False) -> None:
+        """Check and keep the settings."""
+        super().__init__(lr)
+        self.momentum = arguments.check_below_one("momentum", momentum)
+        self.nesterov = arguments.check_bool("nesterov", nesterov)
+        if nesterov and not momentum:
+            raise ValueError("nesterov: expected momentum > 0 with nesterov=True, got 0.0")
+        self.moments = ("momentum",) if momentum else ()
+
+    def _settings(self) -> dict[str, Any]:
+        return {"lr": self.lr, "momentum": self.momentum, "nesterov": self.nesterov}
+
+    @np.errstate(over="ignore", under="ignore", invalid="ignore")
+    def _change(self, p: Array, g: Array, lr: float, decay_mask: NDArray[np.bool_] | None) -> None:
+        if not self.momentum:
+            p -= lr * g
+            return
+        v = _without_denormals(self.momentum * self.state["momentum"] + g)
+        self.state["momentum"][...] = v
+        p -= lr * (g + self.momentum * v) if self.nesterov else lr * v
+
+
+class RMSprop(Optimizer):
+    """Gradients over their recent size: s = alpha s + (1 - alpha) g^2, p -= lr g / (sqrt(s) + eps).
+
+    Parameters
+    ----------
+    lr : learning rate, a number >= 0 or a function of the step
+    alpha : in [0, 1), the weight of the old s
+    eps : > 0
+
+    Raises
+    ------
+    TypeError, ValueError
+        A setting out of range.
+    """
+
+    moments = ("square",)
+
+    def __init__(self, lr: LearningRate = 1e-2, *, alpha: float = 0.99, eps: float = 1e-8) -> None:
+        """Check and keep the settings."""
+        super().__init__(lr)
+        self.alpha = arguments.check_below_one("alpha", alpha)
+        self.eps = arguments.check_positive("eps", eps)
+
+    @np.errstate(over="ignore", under="ignore", invalid="ignore")
+    def _change(self, p: Array, g: Array, lr: float, decay_mask: NDArray[np.bool_] | None) -> None:
+        s = _without_denormals(self.alpha * self.state["square"] + (1 - self.alpha) * (g * g))
+        self.state["square"][...] = s
+        p -= lr * g / (np.sqrt(s) + self.eps)
+
+
+class Adam(Optimizer):
+    """Adaptive moments: p -= lr / c1 m / (sqrt(v) / sqrt(c2) + eps).
+
+    m and v are running means of g and g^2 with weights beta1 and beta2; c = 1 - beta^t after t
+    updates corrects for their start at 0.
+
+    Parameters
+    ----------
+    lr : learning rate, a number >= 0 or a function of the step
+    betas : (beta1, beta2), each in [0, 1)
+    eps : > 0
+
+    Raises
+    ------
+    TypeError, ValueError
+        A setting out of range.
+    """
+
+    moments = ("mean", "square")
+
+    def __init__(
+        self,
+        lr: LearningRate = 1e-3,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+    ) -> None:
+        """Check and keep the settings."""
+        super().__init__(lr)
+        if not isinstance(betas, tuple | list) or len(betas) != 2:
+            raise TypeError(f"betas: expected two numbers in [0, 1), got {betas!r}")
+        self.betas = (
+            arguments.check_below_one("betas[0]", betas[0]),
+            arguments.check_below_one("betas[1]", betas[1]),
+        )
+        self.eps = arguments.check_positive("eps", eps)
+
+    @np.errstate(over="ignore", under="ignore", invalid="ignore")
+    def _change(self, p: Array, g: Array, lr: float, decay_mask: NDArray[np.bool_] | None) -> None:
+        p -= self._step(g, lr)
+
+    def _step(self, g: Array, lr: float) -> Array:
+        beta1, beta2 = self.betas
+        t = self.steps + 1
+        m = _without_denormals(beta1 * self.state["mean"] + (1 - beta1) * g)
+        v = _without_denormals(beta2 * self.state["square"] + (1 - beta2) * (g * g))
+        self.state["mean"][...] = m
+        self.state["square"][...] = v
+        c1, c2 = 1 - beta1**t, 1 - beta2**t
+        step: Array = lr / c1 * m / (np.sqrt(v) / math.sqrt(c2) + self.eps)
+        return step
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay: p -= lr weight_decay p first.  This is not l2.
+
+    Parameters
+    ----------
+    lr : learning rate, a number >= 0 or a function of the step
+    betas : (beta1, beta2), each in [0, 1)
+    eps : > 0
+    weight_decay : >= 0
+
+    Raises
+    ------
+    TypeError, ValueError
+        A setting out of range.
+    """
+
+    def __init__(
+        self,
+        lr: LearningRate = 1e-3,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ) -> None:
+        """Check and keep the settings."""
+        super().__init__(lr, betas=betas, eps=eps)
+        self.weight_decay = arguments.check_nonnegative("weight_decay", weight_decay)
+
+    def update(
+        self,
+        parameters: Array,
+        gradients: Array,
+        *,
+        decay_mask: NDArray[np.bool_] | None = None,
+    ) -> None:
+        """Change `parameters` in place.
+
+        Parameters
+        ----------
+        parameters : (n,) float32 or float64, contiguous and writeable
+        gradients : (n,), dtype of parameters, contiguous; left as they are
+        decay_mask : bool (n,), True where a parameter decays; None means everywhere
+
+        Raises
+        ------
+        TypeError, ValueError
+            Not such arrays, or another size or dtype than the first update's.
+        """
+        self.prepare(parameters, gradients)
+        if decay_mask is not None:
+            arguments.check_decay_mask(decay_mask, parameters)
+        self._change(parameters, gradients, self.learning_rate(), decay_mask)
+        self.steps += 1
+
+    @np.errstate(over="ignore", under="ignore", invalid="ignore")
+    def _change(self, p: Array, g: Array, lr: float, decay_mask: NDArray[np.bool_] | None) -> None:
+        decayed = p * (1 - lr * self.weight_decay)
+        if decay_mask is not None:
+            decayed = np.where(decay_mask, decayed, p)
+        np.subtract(decayed, self._step(g, lr), out=p)

@@ -1,0 +1,499 @@
+"""The training loop around a network's steps: data checks, epochs, history, early stopping.
+
+`fit` asks the network for four things only: the order of the rows of an epoch (`_order`), steps
+over some of them (`_train_rows`), outputs (`_outputs`) and its vectors.  It is the same for the
+network of this folder and for the compiled one.
+"""
+
+import math
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from . import arguments
+from .arguments import Array
+from .loss import ClassWeight, sigmoid_loss, softmax_loss, squared_loss
+from .optimizer import Optimizer
+from .stats import ActivationStats
+
+if TYPE_CHECKING:
+    from .network import MLP
+
+SLICE_SECONDS = 0.05  # a network returns from _train_rows after about so long, for Ctrl-C
+MONITOR_BINS = 50
+ROWS_AT_ONCE = 4096
+
+Callback = Callable[["MLP", "History"], Any]
+
+
+@dataclass
+class History:
+    """What happened in one call of `fit`: one entry per finished epoch.
+
+    Attributes
+    ----------
+    loss : mean loss of the epoch's steps, weighted by their rows, with the l1 and l2 penalties
+    val_loss, val_accuracy : of the validation data after the epoch; empty without
+    learning_rate : of the epoch's last step
+    seconds : duration of the epoch with its validation
+    stats : per epoch one ActivationStats per layer, of the epoch's last step; empty if not asked
+    interrupted : Ctrl-C ended the training
+    stopped_early : early stopping ended it
+    best_epoch : index of the epoch with the best monitored value (val_loss, or loss without
+        validation data); None when no epoch was finished
+    """
+
+    loss: list[float] = field(default_factory=list)
+    val_loss: list[float] = field(default_factory=list)
+    val_accuracy: list[float] = field(default_factory=list)
+    learning_rate: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    stats: list[list[ActivationStats]] = field(default_factory=list, repr=False)
+    interrupted: bool = False
+    stopped_early: bool = False
+    best_epoch: int | None = None
+
+    @property
+    def epochs(self) -> int:
+        """The number of finished epochs."""
+        return len(self.loss)
+
+    def _shorten(self, epochs: int) -> None:
+        """Forget an epoch that was interrupted while it was written down."""
+        for name in ("loss", "val_loss", "val_accuracy", "learning_rate", "seconds", "stats"):
+            del getattr(self, name)[epochs:]
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """Stop when `monitor` was not better by more than `min_delta` for `patience` epochs.
+
+    monitor is "val_loss", "val_accuracy" or "loss".  restore_best puts the parameters of the
+    best epoch back when training ends by itself (not after Ctrl-C).
+    """
+
+    monitor: str = "val_loss"
+    patience: int = 10
+    min_delta: float = 0.0
+    restore_best: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        arguments.check_choice("monitor", self.monitor, ("val_loss", "val_accuracy", "loss"))
+        arguments.check_integer("patience", self.patience, 1)
+        arguments.check_nonnegative("min_delta", self.min_delta)
+        arguments.check_bool("restore_best", self.restore_best)
+
+
+# ---- data ------------------------------------------------------------------------------------
+
+
+def as_array(name: str, x: Any) -> Array:
+    """Return an array of real numbers; lists and data frames are converted."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"{name}: expected no masked array; fill it with {name}.filled(value)")
+    if hasattr(x, "toarray"):
+        raise TypeError(f"{name}: expected a dense array, got {type(x).__name__}; use .toarray()")
+    try:
+        array = np.asarray(x)
+    except ValueError as error:
+        raise ValueError(f"{name}: expected an array of real numbers: {error}") from None
+    if array.dtype.kind in "OUS" and name == "y":
+        raise TypeError(
+            f"y: expected real numbers, got {arguments.describe(array)}; "
+            "np.unique(y, return_inverse=True)[1] numbers your classes"
+        )
+    if array.dtype.kind not in "fiub":
+        raise TypeError(
+            f"{name}: expected real numbers, got {arguments.describe(array)}; "
+            f"convert it with np.asarray({name}, dtype=np.float32)"
+        )
+    return array
+
+
+def as_rows(name: str, x: Any, width: int) -> Array:
+    """Return a 2-D array of real numbers with this many columns."""
+    if type(x) is not np.ndarray or x.dtype.kind not in "fiub":
+        x = as_array(name, x)
+    if x.ndim != 2 or x.shape[1] != width:
+        hint = f"; one row is {name}.reshape(1, -1)" if x.ndim == 1 else ""
+        raise ValueError(
+            f"{name}: expected shape (rows, {width}) for a network with {width} inputs, "
+            f"got {x.shape}{hint}"
+        )
+    array: Array = x
+    return array
+
+
+def as_targets(output: str, y: Any, rows: int, outputs: int, dtype: np.dtype[Any]) -> Array:
+    """Return y as the loss of this output wants it.
+
+    softmax: labels (rows,) int64, or probabilities (rows, outputs).  sigmoid and identity:
+    (rows, outputs); one output may be given as (rows,).  Floats become `dtype`.
+    """
+    y = as_array("y", y)
+    if y.ndim == 0 or len(y) != rows:
+        raise ValueError(f"y: expected {rows} rows to match x, got shape {y.shape}")
+    if output == "softmax":
+        if y.dtype.kind == "f" and y.dtype != dtype and y.ndim == 2:
+            y = y.astype(dtype)
+        return arguments.check_class_targets("y", y, rows, outputs, dtype)
+    if y.ndim == 1 and outputs == 1:
+        y = y.reshape(rows, 1)
+    arguments.check_shape("y", y, (rows, outputs), "(one column per output)")
+    if output == "sigmoid":
+        arguments.check_unit_range("y", y)
+    return cast(y, dtype)
+
+
+def as_sample_weight(weight: Any, rows: int, dtype: np.dtype[Any]) -> Array | None:
+    """Return weights (rows,) or None."""
+    if weight is None:
+        return None
+    weight = as_array("sample_weight", weight)
+    return arguments.check_sample_weight("sample_weight", weight, rows, dtype)
+
+
+def as_loss_options(
+    output: str, class_weight: Any, label_smoothing: Any, outputs: int, dtype: np.dtype[Any]
+) -> tuple[Array | None, float]:
+    """Return class weights and smoothing; refuse them where the loss has none."""
+    if class_weight is not None and output != "softmax":
+        raise ValueError(f"class_weight: expected None for output={output!r}; use sample_weight")
+    smoothing = arguments.check_fraction("label_smoothing", label_smoothing)
+    if smoothing and output == "identity":
+        raise ValueError("label_smoothing: expected 0 for output='identity', which has no labels")
+    return arguments.check_class_weight("class_weight", class_weight, outputs, dtype), smoothing
+
+
+def cast(x: Array, dtype: np.dtype[Any]) -> Array:
+    """Return x in this dtype and aligned; x itself when it is so already."""
+    if x.dtype is not dtype or not x.flags.aligned:
+        with np.errstate(over="ignore"):
+            x = x.astype(dtype)
+    return x
+
+
+def gather(x: Array, rows: Array | slice, dtype: np.dtype[Any], scale: float | None) -> Array:
+    """Return these rows of x in this dtype, times scale: the batch a network sees."""
+    batch = cast(x[rows], dtype)
+    return batch if scale is None else batch * dtype.type(scale)
+
+
+def check_finite(name: str, x: Array, dtype: np.dtype[Any], scale: float | None = None) -> None:
+    """Refuse NaN and infinity, and what becomes infinite in `dtype`; say where."""
+    if x.dtype.kind != "f" and scale is None:
+        return
+    for start in range(0, len(x), ROWS_AT_ONCE):
+        with np.errstate(over="ignore", invalid="ignore"):
+            finite = np.isfinite(gather(x, slice(start, start + ROWS_AT_ONCE), dtype, scale))
+        if not finite.all():
+            where = tuple(int(i) for i in np.argwhere(~finite)[0])
+            value = x[(start + where[0], *where[1:])]
+            column = f", column {where[1]}" if x.ndim == 2 else ""
+            limit = f" (too large for {dtype})" if np.isfinite(value) else ""
+            raise ValueError(
+                f"{name}: expected finite numbers, got {value}{limit} "
+                f"in row {start + where[0]}{column}"
+            )
+
+
+def output_loss(
+    output: str,
+    z: Array,
+    y: Array,
+    sample_weight: Array | None,
+    class_weight: Array | None = None,
+    label_smoothing: float = 0.0,
+) -> tuple[float, Array]:
+    """Return the loss that belongs to this output, and its gradient."""
+    if output == "softmax":
+        return softmax_loss(z, y, sample_weight, class_weight, label_smoothing)
+    if output == "sigmoid":
+        return sigmoid_loss(z, y, sample_weight, label_smoothing)
+    return squared_loss(z, y, sample_weight)
+
+
+def score(output: str, z: Array, y: Array, sample_weight: Array | None) -> dict[str, float]:
+    """Return {"accuracy": ...} of a classifier or {"r2": ...} of a regression.
+
+    accuracy: the weighted fraction of right rows (softmax) or of right elements (sigmoid).
+    r2: 1 - squared error / squared distance from the mean, averaged over outputs; an output
+    with constant targets counts 1 when they are met exactly and 0 otherwise.
+    """
+    weight = None if sample_weight is None else sample_weight.astype(np.float64)
+    if output == "softmax":
+        labels = y if y.ndim == 1 else y.argmax(axis=1)
+        return {"accuracy": float(np.average(z.argmax(axis=1) == labels, weights=weight))}
+    if output == "sigmoid":
+        right = ((z > 0) == (y >= 0.5)).mean(axis=1)
+        return {"accuracy": float(np.average(right, weights=weight))}
+    t = y.astype(np.float64)
+    mean = np.average(t, axis=0, weights=weight)
+    error = np.average((z - t) ** 2, axis=0, weights=weight)
+    spread = np.average((t - mean) ** 2, axis=0, weights=weight)
+    constant = spread == 0
+    ratio = error / np.where(constant, 1, spread)
+    return {"r2": float(np.where(constant, error == 0, 1 - ratio).mean())}
+
+
+# ---- the loop --------------------------------------------------------------------------------
+
+
+def fit(
+    net: "MLP",
+    x: Any,
+    y: Any,
+    *,
+    validation: Any,
+    epochs: int,
+    batch_size: int,
+    optimizer: Optimizer,
+    input_scale: float | None,
+    early_stopping: int | EarlyStopping | None,
+    callbacks: Iterable[Callback],
+    progress: Literal["auto"] | bool,
+    monitor: bool,
+    shuffle: bool,
+    sample_weight: Any,
+    class_weight: ClassWeight | None,
+    label_smoothing: float,
+) -> History:
+    """Train `net`; this is what `MLP.fit` does, where the arguments are described."""
+    dtype, outputs = net.dtype, net.sizes[-1]
+    epochs = arguments.check_integer("epochs", epochs, 1)
+    batch_size = arguments.check_integer("batch_size", batch_size, 1)
+    scale = net.input_scale if input_scale is None else check_scale(input_scale)
+    callbacks = check_callbacks(callbacks)
+    x = as_rows("x", x, net.sizes[0])
+    arguments.check_rows("x", x)
+    y = as_targets(net.output, y, len(x), outputs, dtype)
+    weight = as_sample_weight(sample_weight, len(x), dtype)
+    options = as_loss_options(net.output, class_weight, label_smoothing, outputs, dtype)
+    used = _rows_per_epoch(net, len(x), batch_size)
+    check_finite("x", x, dtype, scale)
+    if net.output == "identity":
+        check_finite("y", y, dtype)
+    held_out = _as_validation(net, validation, scale)
+    watch = _Watch(early_stopping, held_out is not None, net.output != "identity")
+    if isinstance(optimizer, Optimizer):
+        optimizer.prepare(net.parameters, net.gradients)
+    bar = _Progress(progress, epochs, used)
+
+    net.input_scale = scale
+    history = History()
+    finished = 0
+    try:
+        for _ in range(epochs):
+            began = time.perf_counter()
+            order = net._order(len(x)) if shuffle else np.arange(len(x))
+            net.epoch += 1
+            total, done = 0.0, 0
+            while done < used:
+                loss, rows = net._train_rows(
+                    x, y, weight, order[done:used], batch_size, optimizer,
+                    class_weight=options[0], label_smoothing=options[1],
+                    scale=scale, monitor=monitor,
+                )  # fmt: skip
+                total, done = total + loss, done + rows
+                bar.advance(rows)
+            metrics = {} if held_out is None else net._evaluate(*held_out)
+            _record(history, net, optimizer, total / used, metrics, monitor)
+            history.seconds.append(time.perf_counter() - began)
+            finished += 1
+            watch.look(history, net)
+            bar.epoch(history)
+            answers = [_says_stop(callback(net, history)) for callback in callbacks]
+            if any(answers):
+                break
+            if watch.patience_is_over(history):
+                history.stopped_early = True
+                break
+        watch.restore(net)
+    except KeyboardInterrupt:
+        history.interrupted = True
+        history._shorten(finished)
+        warnings.warn(
+            f"fit: interrupted after {history.epochs} of {epochs} epochs; "
+            "the network keeps what it learned",
+            UserWarning,
+            stacklevel=3,
+        )
+    finally:
+        bar.close()
+    return history
+
+
+def check_scale(scale: Any) -> float:
+    """Return a finite number other than 0 as a float."""
+    number = arguments.check_real("input_scale", scale, "a finite number other than 0")
+    if number == 0:
+        raise ValueError("input_scale: expected a finite number other than 0, got 0")
+    return number
+
+
+def check_callbacks(callbacks: Any) -> tuple[Callback, ...]:
+    """Return the callbacks as a tuple of callables."""
+    found = tuple(callbacks) if isinstance(callbacks, Iterable) else (callbacks,)
+    for callback in found:
+        if not callable(callback):
+            raise TypeError(
+                f"callbacks: expected callables f(net, history), got {arguments.describe(callback)}"
+            )
+    return found
+
+
+def _says_stop(answer: Any) -> bool:
+    return isinstance(answer, bool | np.bool_) and bool(answer)
+
+
+def check_optimizer(optimizer: Any) -> None:
+    """Refuse what cannot update parameters."""
+    if not isinstance(optimizer, Optimizer) and (
+        isinstance(optimizer, type) or not callable(getattr(optimizer, "update", None))
+    ):
+        raise TypeError(f"optimizer: expected an optimizer such as Adam(1e-3), got {optimizer!r}")
+
+
+def _rows_per_epoch(net: "MLP", rows: int, batch_size: int) -> int:
+    """Return how many rows an epoch uses: batch norm cannot train on a last batch of one row."""
+    if not net.batch_norm:
+        return rows
+    if min(rows, batch_size) < 2:
+        name = "batch_size" if rows > 1 else "x"
+        raise ValueError(f"{name}: batch_norm=True needs at least 2 rows in a batch, got 1")
+    return rows - 1 if rows % batch_size == 1 else rows
+
+
+def _as_validation(
+    net: "MLP", validation: Any, scale: float | None
+) -> tuple[Array, Array, Array | None] | None:
+    if validation is None:
+        return None
+    if not isinstance(validation, tuple | list) or len(validation) not in (2, 3):
+        raise TypeError(
+            "validation: expected (x, y) or (x, y, sample_weight), "
+            f"got {arguments.describe(validation)}"
+        )
+    try:
+        x = as_rows("x", validation[0], net.sizes[0])
+        arguments.check_rows("x", x)
+        y = as_targets(net.output, validation[1], len(x), net.sizes[-1], net.dtype)
+        given = validation[2] if len(validation) == 3 else None
+        weight = as_sample_weight(given, len(x), net.dtype)
+        check_finite("x", x, net.dtype, scale)
+        if net.output == "identity":
+            check_finite("y", y, net.dtype)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"validation: {error}") from None
+    return x, y, weight
+
+
+def _record(
+    history: History,
+    net: "MLP",
+    optimizer: Any,
+    loss: float,
+    metrics: dict[str, float],
+    monitor: bool,
+) -> None:
+    history.loss.append(loss)
+    if "loss" in metrics:
+        history.val_loss.append(metrics["loss"])
+    if "accuracy" in metrics:
+        history.val_accuracy.append(metrics["accuracy"])
+    rate = math.nan
+    if isinstance(optimizer, Optimizer):
+        rate = optimizer.learning_rate(max(optimizer.steps - 1, 0))
+    history.learning_rate.append(rate)
+    if monitor:
+        history.stats.append([layer.stats for layer in net.layers if layer.stats is not None])
+
+
+class _Watch:
+    """Knows the best epoch so far, keeps its parameters, and when patience is over."""
+
+    def __init__(self, rule: int | EarlyStopping | None, validated: bool, classifier: bool) -> None:
+        if rule is not None and not isinstance(rule, EarlyStopping):
+            rule = EarlyStopping(patience=arguments.check_integer("early_stopping", rule, 1))
+        self._rule = rule
+        self._name = rule.monitor if rule else "val_loss" if validated else "loss"
+        if self._name != "loss" and not validated:
+            raise ValueError(
+                f"early_stopping: expected validation data to monitor {self._name!r}, got none; "
+                "give validation=(x, y), or EarlyStopping(monitor='loss')"
+            )
+        if self._name == "val_accuracy" and not classifier:
+            raise ValueError(
+                "early_stopping: expected monitor='val_loss' or 'loss' for output='identity', "
+                "got 'val_accuracy'"
+            )
+        self._sign = -1.0 if self._name == "val_accuracy" else 1.0
+        self._best = math.inf
+        self._kept: tuple[Array, ...] | None = None
+
+    def look(self, history: History, net: "MLP") -> None:
+        value = self._sign * getattr(history, self._name)[-1]
+        margin = self._rule.min_delta if self._rule else 0.0
+        if history.best_epoch is not None and not value < self._best - margin:
+            return
+        self._best = value if value == value else math.inf  # NaN is the worst
+        history.best_epoch = history.epochs - 1
+        if self._rule and self._rule.restore_best:
+            vectors = net.parameters, net.running_mean, net.running_var
+            self._kept = tuple(vector.copy() for vector in vectors)
+
+    def patience_is_over(self, history: History) -> bool:
+        if self._rule is None or history.best_epoch is None:
+            return False
+        return history.epochs - 1 - history.best_epoch >= self._rule.patience
+
+    def restore(self, net: "MLP") -> None:
+        if self._kept is not None:
+            net.parameters, net.running_mean, net.running_var = self._kept
+
+
+class _Progress:
+    """A bar by tqdm, or one line per epoch when tqdm is not installed, or nothing."""
+
+    def __init__(self, wanted: Any, epochs: int, rows: int) -> None:
+        if not isinstance(wanted, bool) and wanted != "auto":
+            raise ValueError(f"progress: expected 'auto', True or False, got {wanted!r}")
+        self._epochs = epochs
+        self._bar: Any = None
+        self._lines = False
+        terminal = sys.stderr is not None and sys.stderr.isatty()
+        if wanted is False or (wanted == "auto" and not terminal):
+            return
+        try:
+            from tqdm import tqdm  # type: ignore[import-untyped,unused-ignore]
+        except ImportError:
+            self._lines = wanted is True
+        else:
+            self._bar = tqdm(total=epochs * rows, unit="row", unit_scale=True)
+
+    def advance(self, rows: int) -> None:
+        if self._bar is not None:
+            self._bar.update(rows)
+
+    def epoch(self, history: History) -> None:
+        if self._bar is None and not self._lines:
+            return
+        parts = [f"epoch {history.epochs}/{self._epochs}"]
+        for name in ("loss", "val_loss", "val_accuracy"):
+            values = getattr(history, name)
+            if values:
+                parts.append(f"{name} {values[-1]:.4g}")
+        if self._bar is not None:
+            self._bar.set_postfix_str(", ".join(parts), refresh=False)
+        else:
+            print("  ".join(parts), file=sys.stderr)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()

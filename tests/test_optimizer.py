@@ -1,0 +1,265 @@
+"""Optimizers against their formulas, written out in float64: PyTorch's conventions."""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+
+import cloudpickle
+import numpy as np
+import pytest
+from cases import OPTIMIZER, params
+from compare import same_bits, unit, within
+
+import fanin
+from fanin import reference
+
+STEPS = 5
+
+
+def longhand(name: str, options: dict, p, gradients, decayed=True) -> list[np.ndarray]:
+    """The parameters after each update, by the formulas of PyTorch's documentation."""
+    p = p.astype(np.float64)
+    m, v, found = np.zeros_like(p), np.zeros_like(p), []
+    for t, g in enumerate(gradients, start=1):
+        g = g.astype(np.float64)
+        lr = options["lr"](t - 1) if callable(options["lr"]) else options["lr"]
+        if name == "SGD":
+            momentum = options.get("momentum", 0.0)
+            m = momentum * m + g
+            p = p - lr * (g + momentum * m if options.get("nesterov") else m)
+        elif name == "RMSprop":
+            alpha = options.get("alpha", 0.99)
+            v = alpha * v + (1 - alpha) * g**2
+            p = p - lr * g / (np.sqrt(v) + options.get("eps", 1e-8))
+        else:
+            b1, b2 = options.get("betas", (0.9, 0.999))
+            if name == "AdamW":
+                p = p - lr * options.get("weight_decay", 0.01) * p * decayed
+            m = b1 * m + (1 - b1) * g
+            v = b2 * v + (1 - b2) * g**2
+            m_hat, v_hat = m / (1 - b1**t), v / (1 - b2**t)
+            p = p - lr * m_hat / (np.sqrt(v_hat) + options.get("eps", 1e-8))
+        found.append(p)
+    return found
+
+
+def check(package, name, options, size, dtype, rng, **update):
+    """Some updates, each within its bound of the formula's.
+
+    An update is a dozen roundings of terms no larger than `step`, the largest change of any
+    parameter (gradients are at least 0.1 in size, so that a sum of opposite ones is no smaller
+    than its terms by more than the factor in `step`), and one of p. Errors of the moments stay in
+    them: 16 u step per update, added up, twice over.
+    """
+    p = rng.standard_normal(size).astype(dtype)
+    gradients = [
+        (rng.choice([-1, 1], size) * rng.uniform(0.1, 1, size)).astype(dtype) for _ in range(STEPS)
+    ]
+    decayed = update.get("decay_mask", True)
+    expected = longhand(name, options, p, gradients, decayed)
+    optimizer = getattr(package, name)(**options)
+    lr = max(options["lr"](t) if callable(options["lr"]) else options["lr"] for t in range(STEPS))
+    step = lr * (30 if name == "SGD" else 10)
+    for t, g in enumerate(gradients):
+        before = g.copy()
+        assert optimizer.update(p, g, **update) is None
+        same_bits(g, before)
+        bound = (t + 1) * unit(dtype) * (2 * np.abs(expected[t]) + 2 + 32 * step)
+        within(p, expected[t], bound)
+        assert optimizer.steps == t + 1
+    assert not size or np.abs(expected[-1] - expected[0]).max() > 100 * np.max(bound)
+
+
+@pytest.mark.parametrize("case", params(OPTIMIZER, "check"))
+def test_cases(case, dtype, isa, rng):
+    check(fanin, case.name, dict(case.arguments), case.size, dtype, rng)
+
+
+@pytest.mark.parametrize("case", [c.values[0] for c in params(OPTIMIZER, "check")
+                                  if c.values[0].size in (0, 17)], ids=str)  # fmt: skip
+def test_reference(case, dtype, rng):
+    check(reference, case.name, dict(case.arguments), case.size, dtype, rng)
+
+
+OTHER_SETTINGS = [
+    ("RMSprop", {"lr": 0.01, "alpha": 0.9, "eps": 1e-3}),
+    ("Adam", {"lr": 0.01, "betas": (0.5, 0.9), "eps": 1e-2}),
+    ("Adam", {"lr": 0.01, "betas": (0.0, 0.0)}),
+    ("AdamW", {"lr": 0.01, "weight_decay": 0.3, "betas": (0.8, 0.99)}),
+    ("SGD", {"lr": 0.1, "momentum": 0.5, "nesterov": True}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), OTHER_SETTINGS, ids=str)
+def test_settings(name, options, package, dtype, rng):
+    check(package, name, options, 100, dtype, rng)
+
+
+def test_decay_mask(package, dtype, isa, rng):
+    """What the mask leaves out follows Adam, the rest AdamW."""
+    for size in (1, 7, 16, 33, 1000):
+        mask = rng.random(size) < 0.5
+        options = {"lr": 0.01, "weight_decay": 0.5}
+        check(package, "AdamW", options, size, dtype, rng, decay_mask=mask)
+
+
+def test_decay_mask_of_all_and_none(package, dtype, rng):
+    p, g = rng.standard_normal((2, 40)).astype(dtype)
+
+    def updated(make, **options):
+        parameters = p.copy()
+        make.update(parameters, g, **options)
+        return parameters
+
+    all_of_it = updated(package.AdamW(0.1))
+    same_bits(updated(package.AdamW(0.1), decay_mask=np.ones(40, bool)), all_of_it)
+    same_bits(updated(package.AdamW(0.1), decay_mask=np.zeros(40, bool)), updated(package.Adam(0.1)))
+    same_bits(updated(package.AdamW(0.1, weight_decay=0.0)), updated(package.Adam(0.1)))
+
+
+@pytest.mark.parametrize("name", ["SGD", "RMSprop", "Adam", "AdamW"])
+def test_learning_rate_of_the_step(name, package, rng):
+    """A function of the number of updates done before: 0, 1, ..."""
+    seen = []
+
+    def schedule(step):
+        seen.append(step)
+        return 0.1 / (step + 1)
+
+    check(package, name, {"lr": schedule}, 5, "float64", rng)
+    assert {0, 1, 2, 3, 4} <= set(seen) <= set(range(STEPS + 1))
+
+
+@pytest.mark.parametrize("lr", [math.nan, -1.0, "0.1"])
+def test_learning_rate_that_is_none(lr, package):
+    """What the function returns is checked before anything is written."""
+    p = np.ones(3)
+    optimizer = package.Adam(lambda step: lr)
+    with pytest.raises((TypeError, ValueError), match=r"lr\(0\)"):
+        optimizer.update(p, np.ones(3))
+    same_bits(p, np.ones(3))
+    assert optimizer.steps == 0
+
+
+@pytest.mark.parametrize("case", [c.values[0] for c in params(OPTIMIZER, "check")
+                                  if c.values[0].size == 1000], ids=str)  # fmt: skip
+def test_same_bits_everywhere(case, dtype, fma_isas, threads, rng):
+    """Equal on every set with fma and for any threads; 100,003 elements are several parts."""
+    start = rng.standard_normal(100_003).astype(dtype)
+    gradients = rng.standard_normal((3, start.size)).astype(dtype)
+
+    def updated():
+        p, optimizer = start.copy(), case.make(fanin)
+        for g in gradients:
+            optimizer.update(p, g)
+        return p
+
+    fanin.set_num_threads(1)
+    expected = updated()
+    fanin.set_num_threads(threads)
+    for isa in fma_isas:
+        fanin.set_isa(isa)
+        same_bits(updated(), expected)
+
+
+@pytest.mark.parametrize("name", ["SGD", "RMSprop", "Adam"])
+def test_denormal_moments_become_zero(name, package, dtype):
+    """A moment below the smallest normal number is set to 0: it would only be slow."""
+    tiny = float(np.finfo(dtype).tiny)
+    options = {"momentum": 0.9} if name == "SGD" else {}
+    optimizer = getattr(package, name)(lr=0.1, **options)
+    p = np.zeros(3, dtype)
+    # moments of SGD: g; of the others (1 - beta) g, and g^2 (1 - beta), which underflows for both
+    optimizer.update(p, np.array([0.5 * tiny, 0.0, 1.0], dtype))
+    for moment in optimizer.state.values():
+        assert moment[0] == 0
+        assert moment[1] == 0
+        assert moment[2] > 0
+    for _ in range(3000):
+        optimizer.update(p, np.zeros(3, dtype))
+        for moment in optimizer.state.values():
+            assert (moment[2] == 0) or abs(moment[2]) >= tiny
+    assert np.isfinite(p).all()
+
+
+def test_zero_gradients(package, dtype):
+    """0 / (sqrt(0) + eps) is 0, not NaN."""
+    for name in ("SGD", "RMSprop", "Adam"):
+        p = np.ones(20, dtype)
+        getattr(package, name)(lr=0.1).update(p, np.zeros(20, dtype))
+        same_bits(p, np.ones(20, dtype))
+
+
+def test_huge_gradients(package):
+    """A square that overflows makes the step 0 at worst, never NaN."""
+    for name in ("RMSprop", "Adam"):
+        p = np.ones(20, np.float32)
+        getattr(package, name)(lr=0.1).update(p, np.full(20, 1e30, np.float32))
+        assert np.isfinite(p).all()
+
+
+def test_nan_gradients_show(package, dtype):
+    for name in ("SGD", "RMSprop", "Adam", "AdamW"):
+        p, g = np.ones(20, dtype), np.ones(20, dtype)
+        g[3] = np.nan
+        getattr(package, name)(lr=0.1).update(p, g)
+        assert np.isnan(p[3])
+        assert np.isfinite(np.delete(p, 3)).all()
+
+
+def test_state(package, dtype, rng):
+    optimizer = package.Adam()
+    assert optimizer.state == {}
+    p, g = rng.standard_normal((2, 10)).astype(dtype)
+    optimizer.update(p, g)
+    assert set(optimizer.state) == set(package.Adam.moments)
+    for moment in optimizer.state.values():
+        assert moment.shape == (10,)
+        assert moment.dtype == dtype
+    with pytest.raises(ValueError, match="parameters"):
+        optimizer.update(np.zeros(11, dtype), np.zeros(11, dtype))
+    other = "float64" if dtype == "float32" else "float32"
+    with pytest.raises(ValueError, match="parameters"):
+        optimizer.update(np.zeros(10, other), np.zeros(10, other))
+    assert optimizer.steps == 1
+    optimizer.reset()
+    assert (optimizer.steps, optimizer.state) == (0, {})
+    optimizer.update(np.zeros(11, dtype), np.zeros(11, dtype))
+
+
+@pytest.mark.parametrize("through", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))])
+@pytest.mark.parametrize("name", ["SGD", "RMSprop", "Adam", "AdamW"])
+def test_copies_go_on_alike(name, through, package, rng):
+    p, g = rng.standard_normal((2, 30))
+    options = {"momentum": 0.9} if name == "SGD" else {}
+    optimizer = getattr(package, name)(lr=0.1, **options)
+    optimizer.update(p, g)
+    twin, q = through(optimizer), p.copy()
+    optimizer.update(p, g)
+    twin.update(q, g)
+    same_bits(q, p)
+    for moment in optimizer.state:
+        assert not np.shares_memory(twin.state[moment], optimizer.state[moment])
+    optimizer.update(p, g)
+    assert twin.steps == 2
+    assert not np.array_equal(p, q)
+
+
+def test_schedules_travel(package):
+    """Plain pickle cannot take a lambda, cloudpickle can; the optimizer does not stand in between."""
+    optimizer = package.Adam(lambda step: 0.5)
+    assert pickle.loads(cloudpickle.dumps(optimizer)).lr(3) == 0.5
+
+
+def test_repr_makes_it_again(package):
+    for optimizer in (
+        package.SGD(0.1, momentum=0.9, nesterov=True),
+        package.RMSprop(0.2, alpha=0.8),
+        package.Adam(0.3, betas=(0.8, 0.9)),
+        package.AdamW(0.4, weight_decay=0.2),
+    ):
+        again = eval(repr(optimizer), vars(package))
+        assert type(again) is type(optimizer)
+        assert repr(again) == repr(optimizer)
