@@ -83,7 +83,7 @@ def test_cases(case, dtype, isa, rng, oracle):
 def dz_of(cache, da):
     """dz by a second backward call, of a layer whose dx is dz: weights that are the unit matrix."""
     twin = copy.copy(cache)
-    twin.w = np.eye(da.shape[1], dtype=da.dtype)
+    twin.w, twin.x = np.eye(da.shape[1], dtype=da.dtype), np.zeros_like(da)
     dz = fanin.dense_backward(da, twin).dx
     if cache.dropout == 0:
         saved = cache.z if cache.a is None else cache.a

@@ -55,8 +55,7 @@ class BoundNetwork {
           threshold > 65535 || (!configs.empty() && configs.back().fan_out != fan_in)) {
         refuse("layers", "sizes that meet, known activations, thresholds below 65536");
       }
-      configs.push_back(
-          {fan_in, fan_out, Activation(activation), threshold, batch_norm, l1, l2});
+      configs.push_back({fan_in, fan_out, Activation(activation), threshold, batch_norm, l1, l2});
       count += configs.back().parameters();
       running_count += batch_norm ? fan_out : 0;
     }
@@ -97,8 +96,8 @@ class BoundNetwork {
                             const Optional& sample_weight, const Optional& class_weight,
                             double label_smoothing, int bins, uint64_t step) {
     const View<const T> x_view = input(x);
-    const Targets<T> of = targets_of(x_view.rows, labels, targets, sample_weight, class_weight,
-                                     label_smoothing);
+    const Targets<T> of =
+        targets_of(x_view.rows, labels, targets, sample_weight, class_weight, label_smoothing);
     const Computing computing;
     return network_->loss_and_gradients(computing.context, x_view, of, bins, step);
   }
@@ -124,11 +123,10 @@ class BoundNetwork {
         refuse("rows", "rows of x");
       }
     }
-    const Targets<T> of = targets_of(x.shape(0), labels, targets, sample_weight, class_weight,
-                                     label_smoothing);
+    const Targets<T> of =
+        targets_of(x.shape(0), labels, targets, sample_weight, class_weight, label_smoothing);
     const OptimizerRule<T> rule = rule_of(constants, first, second);
-    const double* rates =
-        vector<double>(lr, "lr", (count + batch_size - 1) / batch_size);
+    const double* rates = vector<double>(lr, "lr", (count + batch_size - 1) / batch_size);
     Signals signals;
     Progress done;
     {
@@ -145,11 +143,10 @@ class BoundNetwork {
   py::tuple stats(size_t layer) const {
     const Stats& of = network_->stats(layer);
     const py::ssize_t units = network_->layers().at(layer).fan_out;
-    return py::make_tuple(of.mean, of.std, of.min, of.max, of.zeros, of.saturated,
-                          py::array_t<double>(units, of.unit_mean),
-                          py::array_t<int64_t>(units, of.unit_zeros),
-                          array_or_none(network_->counts(layer)),
-                          array_or_none(network_->edges(layer)));
+    return py::make_tuple(
+        of.mean, of.std, of.min, of.max, of.zeros, of.saturated,
+        py::array_t<double>(units, of.unit_mean), py::array_t<int64_t>(units, of.unit_zeros),
+        array_or_none(network_->counts(layer)), array_or_none(network_->edges(layer)));
   }
 
  private:
@@ -224,8 +221,7 @@ class BoundNetwork {
 
   template <class From>
   Dataset dataset(const py::array& x, Source source) const {
-    const View<const From> view =
-        matrix<From>(x, "x", x.ndim() == 2 ? x.shape(0) : 0, fan_in());
+    const View<const From> view = matrix<From>(x, "x", x.ndim() == 2 ? x.shape(0) : 0, fan_in());
     Dataset data{};
     data.x = view.data;
     data.source = source;

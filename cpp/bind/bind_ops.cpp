@@ -57,8 +57,8 @@ struct StatsResult {
     if (!wanted) {
       return py::none();
     }
-    return py::make_tuple(stats.mean, stats.std, stats.min, stats.max, stats.zeros,
-                          stats.saturated, unit_mean, unit_zeros);
+    return py::make_tuple(stats.mean, stats.std, stats.min, stats.max, stats.zeros, stats.saturated,
+                          unit_mean, unit_zeros);
   }
 
   bool wanted;
@@ -72,8 +72,7 @@ void gemm(const py::array& x, const py::array& w, py::array out) {
   with_dtype(x, "x", [&]<class T>() {
     const View<const T> x_view = matrix<T>(x, "x");
     const View<const T> w_view = matrix<T>(w, "w", x_view.cols, w.ndim() == 2 ? w.shape(1) : 0);
-    const View<T> out_view =
-        writable(matrix<T>(out, "out", x_view.rows, w_view.cols), out, "out");
+    const View<T> out_view = writable(matrix<T>(out, "out", x_view.rows, w_view.cols), out, "out");
     if (out_view.row_stride != 1 && out_view.col_stride != 1) {
       refuse("out", "contiguous rows or columns");
     }
@@ -127,8 +126,7 @@ void activation_forward(const py::array& z, py::array a, int activation,
 }
 
 void activation_backward(const py::array& da, const py::array& saved, py::array dz, Optional db,
-                         int activation, const DropoutArguments& dropout_arguments,
-                         Optional mask) {
+                         int activation, const DropoutArguments& dropout_arguments, Optional mask) {
   with_dtype(da, "da", [&]<class T>() {
     ActivationBackward<T> layer{};
     layer.dz = out_matrix<T>(dz, "dz", da.shape(0), da.ndim() == 2 ? da.shape(1) : 0);
@@ -147,9 +145,8 @@ void activation_backward(const py::array& da, const py::array& saved, py::array 
 }
 
 void batch_norm_forward(const py::array& x, const py::array& gamma, const py::array& beta,
-                        py::array running_mean, py::array running_var, py::array y,
-                        Optional x_hat, py::array inv_std, bool training, double momentum,
-                        double eps) {
+                        py::array running_mean, py::array running_var, py::array y, Optional x_hat,
+                        py::array inv_std, bool training, double momentum, double eps) {
   with_dtype(x, "x", [&]<class T>() {
     BatchNormForward<T> layer{};
     layer.y = out_matrix<T>(y, "y", x.shape(0), x.ndim() == 2 ? x.shape(1) : 0);
@@ -176,8 +173,8 @@ void batch_norm_forward(const py::array& x, const py::array& gamma, const py::ar
 }
 
 void batch_norm_backward(const py::array& dy, const py::array& x_hat, const py::array& gamma,
-                         const py::array& inv_std, py::array dx, py::array dgamma,
-                         py::array dbeta, bool training) {
+                         const py::array& inv_std, py::array dx, py::array dgamma, py::array dbeta,
+                         bool training) {
   with_dtype(dy, "dy", [&]<class T>() {
     BatchNormBackward<T> layer{};
     layer.dx = out_matrix<T>(dx, "dx", dy.shape(0), dy.ndim() == 2 ? dy.shape(1) : 0);
@@ -305,11 +302,13 @@ void optimizer_update(const RuleArguments& constants, double lr, int64_t steps_d
 }
 
 py::array function(const std::string& name, const py::array& x) {
-  static const std::map<std::string, Function> functions = {
-      {"exp", Function::exp},         {"log", Function::log},
-      {"tanh", Function::tanh},       {"sigmoid", Function::sigmoid},
-      {"erf", Function::erf},         {"softplus", Function::softplus},
-      {"normal_cdf", Function::normal_cdf}};
+  static const std::map<std::string, Function> functions = {{"exp", Function::exp},
+                                                            {"log", Function::log},
+                                                            {"tanh", Function::tanh},
+                                                            {"sigmoid", Function::sigmoid},
+                                                            {"erf", Function::erf},
+                                                            {"softplus", Function::softplus},
+                                                            {"normal_cdf", Function::normal_cdf}};
   const auto found = functions.find(name);
   if (found == functions.end()) {
     refuse("name", "the name of a function, got '" + name + "'");
@@ -380,10 +379,10 @@ void bind_ops(py::module_& module) {
   module.def("batch_norm_backward", &batch_norm_backward);
   module.def("stats", &stats);
   module.def("histogram", &histogram);
-  module.def("softmax_cross_entropy", &loss<&Ops<float>::softmax_cross_entropy,
-                                            &Ops<double>::softmax_cross_entropy>);
-  module.def("sigmoid_cross_entropy", &loss<&Ops<float>::sigmoid_cross_entropy,
-                                            &Ops<double>::sigmoid_cross_entropy>);
+  module.def("softmax_cross_entropy",
+             &loss<&Ops<float>::softmax_cross_entropy, &Ops<double>::softmax_cross_entropy>);
+  module.def("sigmoid_cross_entropy",
+             &loss<&Ops<float>::sigmoid_cross_entropy, &Ops<double>::sigmoid_cross_entropy>);
   module.def("mean_squared_error",
              &loss<&Ops<float>::mean_squared_error, &Ops<double>::mean_squared_error>);
   module.def("softmax", &softmax);

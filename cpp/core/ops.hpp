@@ -95,25 +95,25 @@ static inline int64_t stats_scratch(int64_t rows, int64_t cols) {
 // a = dropout(f(x @ w + b)), the whole dense layer.
 template <class T>
 struct DenseForward {
-  View<const T> x;         // (m, k), any strides
-  View<const T> w;         // (k, n), any strides
-  const T* b;              // (n) or null
-  View<T> a;               // (m, n), unit column stride
-  T* z;                    // (m, n) contiguous: x @ w + b is kept here; or null
+  View<const T> x;  // (m, k), any strides
+  View<const T> w;  // (k, n), any strides
+  const T* b;       // (n) or null
+  View<T> a;        // (m, n), unit column stride
+  T* z;             // (m, n) contiguous: x @ w + b is kept here; or null
   Activation activation;
   Dropout dropout;
-  uint16_t* mask;          // (m, mask_words(n)), written when dropout.threshold > 0
-  Stats* stats;            // or null
-  T* stats_scratch;        // stats_scratch<T>(m, n), when stats
+  uint16_t* mask;    // (m, mask_words(n)), written when dropout.threshold > 0
+  Stats* stats;      // or null
+  T* stats_scratch;  // stats_scratch<T>(m, n), when stats
 };
 
 // The elementwise half of a dense layer: a = dropout(f(z + b)). `a` may alias `z`.
 template <class T>
 struct ActivationForward {
-  View<const T> z;         // (m, n), unit column stride
-  const T* b;              // (n) or null
-  View<T> a;               // (m, n), unit column stride
-  T* z_kept;               // as DenseForward::z
+  View<const T> z;  // (m, n), unit column stride
+  const T* b;       // (n) or null
+  View<T> a;        // (m, n), unit column stride
+  T* z_kept;        // as DenseForward::z
   Activation activation;
   Dropout dropout;
   uint16_t* mask;
@@ -124,14 +124,14 @@ struct ActivationForward {
 // dz = da * mask * scale * f', db = sum of dz over rows. `dz` may alias `da` or `saved`.
 template <class T>
 struct ActivationBackward {
-  View<const T> da;        // (m, n), unit column stride
-  View<const T> saved;     // a as forward wrote it (after dropout), or z where needs_z
-  View<T> dz;              // (m, n), unit column stride
-  T* db;                   // (n) or null
+  View<const T> da;     // (m, n), unit column stride
+  View<const T> saved;  // a as forward wrote it (after dropout), or z where needs_z
+  View<T> dz;           // (m, n), unit column stride
+  T* db;                // (n) or null
   Activation activation;
   Dropout dropout;
-  const uint16_t* mask;    // read when dropout.threshold > 0
-  T* scratch;              // column_sum_scratch(m, n), when db
+  const uint16_t* mask;  // read when dropout.threshold > 0
+  T* scratch;            // column_sum_scratch(m, n), when db
 };
 
 static inline int64_t column_sum_scratch(int64_t rows, int64_t cols) {
@@ -141,27 +141,27 @@ static inline int64_t column_sum_scratch(int64_t rows, int64_t cols) {
 // y = gamma * (x - mean) / sqrt(var + eps) + beta, per column.
 template <class T>
 struct BatchNormForward {
-  View<const T> x;         // (m, n), unit column stride
-  const T *gamma, *beta;   // (n)
+  View<const T> x;                // (m, n), unit column stride
+  const T *gamma, *beta;          // (n)
   T *running_mean, *running_var;  // (n); training: r = (1 - momentum) r + momentum * new
-  View<T> y;               // (m, n), unit column stride; may alias x
-  T* x_hat;                // (m, n) contiguous: the normalised input, kept for backward; or null
-  T* inv_std;              // (n), written
+  View<T> y;                      // (m, n), unit column stride; may alias x
+  T* x_hat;    // (m, n) contiguous: the normalised input, kept for backward; or null
+  T* inv_std;  // (n), written
   bool training;
   double momentum, eps;
-  T* scratch;              // stats_scratch<T>(m, n), when training
+  T* scratch;  // stats_scratch<T>(m, n), when training
 };
 
 // `dx` may alias `dy`.
 template <class T>
 struct BatchNormBackward {
-  View<const T> dy;        // (m, n), unit column stride
-  const T* x_hat;          // (m, n) contiguous
+  View<const T> dy;          // (m, n), unit column stride
+  const T* x_hat;            // (m, n) contiguous
   const T *gamma, *inv_std;  // (n)
-  View<T> dx;              // (m, n), unit column stride
-  T *dgamma, *dbeta;       // (n)
-  bool training;           // false: mean and variance were constants
-  T* scratch;              // 2 * column_sum_scratch(m, n)
+  View<T> dx;                // (m, n), unit column stride
+  T *dgamma, *dbeta;         // (n)
+  bool training;             // false: mean and variance were constants
+  T* scratch;                // 2 * column_sum_scratch(m, n)
 };
 
 // Losses: mean over the batch, and their gradient. `dz` may alias `z`.
@@ -183,13 +183,13 @@ template <class T>
 struct Update {
   T* parameters;
   const T* gradients;
-  T* first;                // momentum, mean of gradients; null where the rule has none
-  T* second;               // mean of squared gradients; likewise
+  T* first;   // momentum, mean of gradients; null where the rule has none
+  T* second;  // mean of squared gradients; likewise
   int64_t count;
-  double lr;               // Adam: lr / (1 - beta1^t)
-  double beta1, beta2;     // momentum or beta1; alpha or beta2
+  double lr;            // Adam: lr / (1 - beta1^t)
+  double beta1, beta2;  // momentum or beta1; alpha or beta2
   double eps;
-  double correction;       // Adam: 1 / sqrt(1 - beta2^t)
+  double correction;  // Adam: 1 / sqrt(1 - beta2^t)
   double decay;
   const bool* decay_mask;  // (count) what is decayed; null: all
   bool nesterov;
@@ -244,8 +244,8 @@ struct Table {
   // The mask of an (m, n) matrix as (m, mask_words(n)) words.
   void (*dropout_mask)(const Context&, const Dropout&, int64_t rows, int64_t cols, uint16_t* mask);
   // 64-bit words number start ... start + count - 1 of (seed, step, layer) in a stream.
-  void (*random_words)(uint64_t seed, uint64_t step, uint32_t layer, uint32_t stream,
-                       int64_t start, int64_t count, uint64_t* out);
+  void (*random_words)(uint64_t seed, uint64_t step, uint32_t layer, uint32_t stream, int64_t start,
+                       int64_t count, uint64_t* out);
   // Fused multiply-adds on registers for about `seconds`; returns FLOP/s of one thread.
   double (*fma_peak_float32)(double seconds);
   double (*fma_peak_float64)(double seconds);

@@ -94,8 +94,8 @@ constexpr int spins = 2000;
 //
 // `ticket_` holds the job's number in its high half and the next unclaimed task in its low half. A
 // task is claimed by a compare-and-swap on both, so a thread that wakes up late and has read the
-// fields of an older job cannot claim a task of it: its number is gone. The fields are written while
-// the ticket is closed (no task left) and published by the store that opens it.
+// fields of an older job cannot claim a task of it: its number is gone. The fields are written
+// while the ticket is closed (no task left) and published by the store that opens it.
 class Pool {
  public:
   static constexpr uint64_t closed = 0xffffffff;

@@ -15,8 +15,12 @@ struct View {
   int64_t rows, cols;
   int64_t row_stride, col_stride;
 
-  [[gnu::always_inline]] T* at(int64_t row, int64_t col) const { return data + row * row_stride + col * col_stride; }
-  [[gnu::always_inline]] View transposed() const { return {data, cols, rows, col_stride, row_stride}; }
+  [[gnu::always_inline]] T* at(int64_t row, int64_t col) const {
+    return data + row * row_stride + col * col_stride;
+  }
+  [[gnu::always_inline]] View transposed() const {
+    return {data, cols, rows, col_stride, row_stride};
+  }
   [[gnu::always_inline]] operator View<const T>() const {
     return {data, rows, cols, row_stride, col_stride};
   }

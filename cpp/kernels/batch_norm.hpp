@@ -10,7 +10,7 @@
 //     inference   dx = gamma / sqrt(var + eps) * dy
 #pragma once
 
-#include "dense.hpp"
+#include "blocks.hpp"
 #include "stats.hpp"
 
 namespace fanin {
@@ -37,8 +37,8 @@ void batch_norm_forward(const Context& context, const BatchNormForward<T>& layer
     for (int64_t c = 0; c < cols; ++c) {
       rounded[c] = T(batch_mean[c]);
       layer.inv_std[c] = T(1 / __builtin_sqrt(m2[c] / double(rows) + layer.eps));
-      layer.running_mean[c] = T((1 - layer.momentum) * double(layer.running_mean[c]) +
-                                layer.momentum * batch_mean[c]);
+      layer.running_mean[c] =
+          T((1 - layer.momentum) * double(layer.running_mean[c]) + layer.momentum * batch_mean[c]);
       layer.running_var[c] = T((1 - layer.momentum) * double(layer.running_var[c]) +
                                layer.momentum * m2[c] / double(rows - 1));
     }
@@ -90,7 +90,8 @@ void batch_norm_backward(const Context& context, const BatchNormBackward<T>& lay
   for_blocks(context, rows, cols, 0.1, [&](int64_t r0, int64_t r1, int64_t c0, int64_t c1) {
     for (int64_t c = c0; c < c1; c += width<T>) {
       const int lanes = int(c1 - c < width<T> ? c1 - c : width<T>);
-      const Vec<T> factor = load_lanes(layer.gamma + c, lanes) * load_lanes(layer.inv_std + c, lanes);
+      const Vec<T> factor =
+          load_lanes(layer.gamma + c, lanes) * load_lanes(layer.inv_std + c, lanes);
       const Vec<T> dgamma = load_lanes(layer.dgamma + c, lanes) * broadcast(per_row);
       const Vec<T> dbeta = load_lanes(layer.dbeta + c, lanes) * broadcast(per_row);
       for (int64_t r = r0; r < r1; ++r) {

@@ -4,52 +4,19 @@
 //     dz = da * mask * scale * f'(z)      db = sum over rows of dz
 //
 // (dw = x^T @ dz and dx = dz @ w^T are products: gemm.hpp.) f, the mask and the statistics of h are
-// applied to each block of z as soon as the product has finished it, in patches of row_block rows by
-// 16 columns: the patch of h goes through a small buffer that stays in the first cache.
-// z may be kept for the backward pass; the mask is kept at one bit per element.
+// applied to each block of z as soon as the product has finished it, in patches of row_block rows
+// by 16 columns: the patch of h goes through a small buffer that stays in the first cache. z may be
+// kept for the backward pass; the mask is kept at one bit per element.
 #pragma once
 
 #include "activation.hpp"
+#include "blocks.hpp"
+#include "dropout.hpp"
 #include "gemm.hpp"
-#include "random.hpp"
 #include "stats.hpp"
 
 namespace fanin {
 namespace {
-
-constexpr int64_t patch_cols = 16;
-
-// A patch of `rows` x `cols` <= row_block x 16 elements whose first is element (r0, c0).
-struct Patch {
-  int64_t r0, c0;
-  int rows, cols;
-};
-
-// Calls each(c, lanes) for the vectors of a row of `cols` columns.
-template <class T, class Each>
-[[gnu::always_inline]] inline void for_vectors(int cols, Each&& each) {
-  constexpr int W = width<T>;
-  if (cols == patch_cols) {
-#pragma GCC unroll 8
-    for (int c = 0; c < patch_cols; c += W) {
-      each(c, W);
-    }
-  } else {
-    for (int c = 0; c < cols; c += W) {
-      each(c, cols - c < W ? cols - c : W);
-    }
-  }
-}
-
-template <class T>
-[[gnu::always_inline]] inline Vec<T> load_lanes(const T* from, int lanes) {
-  return lanes == width<T> ? load(from) : load_first(from, lanes);
-}
-
-template <class T>
-[[gnu::always_inline]] inline void store_lanes(T* to, Vec<T> x, int lanes) {
-  lanes == width<T> ? store(to, x) : store_first(to, x, lanes);
-}
 
 // h = f(z + b) for one patch; b may be null, z_kept (rows z_row apart, contiguous) too.
 template <class T>
@@ -57,8 +24,8 @@ using ActivatePatch = void (*)(Patch patch, const T* z, int64_t z_row, const T* 
                                int64_t kept_row, T* h, int64_t h_row);
 
 template <Activation K, class T>
-void activate_patch(Patch patch, const T* z, int64_t z_row, const T* b, T* z_kept,
-                    int64_t kept_row, T* h, int64_t h_row) {
+void activate_patch(Patch patch, const T* z, int64_t z_row, const T* b, T* z_kept, int64_t kept_row,
+                    T* h, int64_t h_row) {
   for_vectors<T>(patch.cols, [&](int c, int lanes) {
     const Vec<T> bias = b != nullptr ? load_lanes(b + c, lanes) : zero<T>();
     for (int r = 0; r < patch.rows; ++r) {
@@ -79,31 +46,6 @@ ActivatePatch<T> activate_patch_of(Activation kind) {
   ActivatePatch<T> found = nullptr;
   visit(kind, [&]<Activation K>() { found = activate_patch<K, T>; });
   return found;
-}
-
-// The mask bits of one patch, into `bits` (one word a row) and into the mask of the matrix.
-inline void mask_patch(const Dropout& dropout, Patch patch, uint16_t* mask, int64_t words,
-                       uint16_t* bits) {
-  for (int r = 0; r < patch.rows; r += 8) {
-    dropout_bits(dropout.seed, dropout.step, dropout.layer, uint64_t(patch.r0 + r) / 8,
-                 uint32_t(patch.c0), dropout.threshold, bits + r);
-  }
-  for (int r = 0; r < patch.rows; ++r) {
-    mask[(patch.r0 + r) * words + patch.c0 / patch_cols] = bits[r];
-  }
-}
-
-// a = mask * scale * h for one patch.
-template <class T>
-void drop_patch(Patch patch, const T* h, int64_t h_row, const uint16_t* bits, T scale, T* a,
-                int64_t a_row) {
-  for_vectors<T>(patch.cols, [&](int c, int lanes) {
-    for (int r = 0; r < patch.rows; ++r) {
-      const Vec<T> kept = load_lanes(h + r * h_row + c, lanes) * broadcast(scale);
-      const Mask<T> keep = mask_from_bits<T>(uint32_t(bits[r]) >> c);
-      store_lanes(a + r * a_row + c, select(keep, kept, zero<T>()), lanes);
-    }
-  });
 }
 
 // Everything behind z for rows [r0, r1) and columns [c0, c1): r0 a multiple of row_block, c0 of 16.
@@ -161,9 +103,17 @@ template <class T>
 Epilogue<T> epilogue_of(View<const T> z, const T* b, View<T> a, T* z_kept, Activation kind,
                         const Dropout& dropout, uint16_t* mask, Stats* stats, T* scratch,
                         double** work) {
-  Epilogue<T> epilogue{z,    b,                  a,           z_kept,
-                       dropout, mask, stats != nullptr, Moments<T>{}, activate_patch_of<T>(kind),
-                       T(0), T(0)};
+  Epilogue<T> epilogue{z,
+                       b,
+                       a,
+                       z_kept,
+                       dropout,
+                       mask,
+                       stats != nullptr,
+                       Moments<T>{},
+                       activate_patch_of<T>(kind),
+                       T(0),
+                       T(0)};
   saturation_bounds(kind, &epilogue.lo, &epilogue.hi);
   if (stats != nullptr) {
     epilogue.moments = moments_in(scratch, a.rows, a.cols, work);
@@ -181,22 +131,6 @@ void dense_forward(const Context& context, const DenseForward<T>& layer) {
   if (layer.stats != nullptr) {
     finish_stats(epilogue.moments, layer.a.rows, layer.a.cols, work, layer.stats);
   }
-}
-
-// Cuts an (m, n) elementwise pass into tasks of one row block by up to 256 columns and calls
-// body(r0, r1, c0, c1).
-template <class Body>
-void for_blocks(const Context& context, int64_t rows, int64_t cols, double nanoseconds,
-                const Body& body) {
-  constexpr int64_t wide = 256;
-  const int64_t col_tasks = (cols + wide - 1) / wide;
-  auto task = [&](int64_t i, void*) {
-    const int64_t r0 = i / col_tasks * row_block, c0 = i % col_tasks * wide;
-    body(r0, r0 + row_block < rows ? r0 + row_block : rows, c0,
-         c0 + wide < cols ? c0 + wide : cols);
-  };
-  parallel_for(worth(context, nanoseconds * double(rows) * double(cols)),
-               row_blocks(rows) * col_tasks, task);
 }
 
 template <class T>
@@ -243,26 +177,14 @@ void activation_backward_patch(const ActivationBackward<T>& layer, Patch patch, 
   });
 }
 
-// out[c] = sum over blocks, in order, of sums (blocks, n).
-template <class T>
-void join_sums(const T* sums, int64_t rows, int64_t cols, T* out) {
-  for (int64_t c = 0; c < cols; ++c) {
-    out[c] = rows > 0 ? sums[c] : T(0);
-  }
-  for (int64_t block = 1; block < row_blocks(rows); ++block) {
-    for (int64_t c = 0; c < cols; ++c) {
-      out[c] += sums[block * cols + c];
-    }
-  }
-}
-
 template <class T>
 void activation_backward(const Context& context, const ActivationBackward<T>& layer) {
   using PatchBackward = void (*)(const ActivationBackward<T>&, Patch, T*);
   PatchBackward backward = nullptr;
   const bool drops = layer.dropout.threshold > 0;
   visit(layer.activation, [&]<Activation K>() {
-    backward = drops ? activation_backward_patch<K, true, T> : activation_backward_patch<K, false, T>;
+    backward =
+        drops ? activation_backward_patch<K, true, T> : activation_backward_patch<K, false, T>;
   });
   const int64_t rows = layer.dz.rows, cols = layer.dz.cols;
   for_blocks(context, rows, cols, 0.1, [&](int64_t r0, int64_t r1, int64_t c0, int64_t c1) {

@@ -1,8 +1,7 @@
 // out[i, :] = x[rows[i], :] * scale, converted to T: a shuffled mini-batch from the user's data.
 #pragma once
 
-#include "../core/ops.hpp"
-#include "../core/parallel.hpp"
+#include "blocks.hpp"
 
 namespace fanin {
 namespace {

@@ -17,9 +17,7 @@
 // Tasks are blocks of rows x panels, cut by shape alone.
 #pragma once
 
-#include "../core/ops.hpp"
-#include "../core/parallel.hpp"
-#include "isa.hpp"
+#include "blocks.hpp"
 
 namespace fanin {
 namespace {
@@ -30,8 +28,12 @@ namespace {
 constexpr int tile_vectors = 3;
 
 constexpr int tile_rows(int vectors) {
-  return registers == 32 ? (vectors == 1 ? 12 : vectors == 2 ? 12 : 8)
-                         : (vectors == 1 ? 8 : vectors == 2 ? 6 : 4);
+  return registers == 32 ? (vectors == 1   ? 12
+                            : vectors == 2 ? 12
+                                           : 8)
+                         : (vectors == 1   ? 8
+                            : vectors == 2 ? 6
+                                           : 4);
 }
 constexpr int most_tile_rows = 12;
 
@@ -112,9 +114,8 @@ constexpr Tile<T> tile_or_null() {
 
 template <class T, int R>
 struct TilesOf {
-  static constexpr Tile<T> by_vectors[tile_vectors] = {tile_or_null<T, R, 1>(),
-                                                       tile_or_null<T, R, 2>(),
-                                                       tile_or_null<T, R, 3>()};
+  static constexpr Tile<T> by_vectors[tile_vectors] = {
+      tile_or_null<T, R, 1>(), tile_or_null<T, R, 2>(), tile_or_null<T, R, 3>()};
 };
 
 template <class T>
@@ -134,25 +135,19 @@ struct ProductPlan {
   bool copies_panels;
 };
 
-// Part i of n things cut into `parts` parts: sizes differ by at most one.
-constexpr int64_t part(int64_t n, int64_t parts, int64_t i) { return n * i / parts; }
-
-constexpr int64_t column_group = 16;
-
 template <class T>
 ProductPlan plan_product(View<const T> x, View<const T> w) {
   ProductPlan plan;
   // In place where each row of a panel is contiguous, and few enough rows use it, or few enough
   // pages are touched, for a copy not to pay.
   const int64_t bytes = w.rows * w.cols * int64_t(sizeof(T));
-  plan.copies_panels =
-      w.col_stride != 1 || (x.rows > 2 * most_tile_rows && bytes > 512 * 784 * 4);
+  plan.copies_panels = w.col_stride != 1 || (x.rows > 2 * most_tile_rows && bytes > 512 * 784 * 4);
   // A copied panel should serve many rows; one read in place need not.
   const int64_t blocks = row_blocks(x.rows);
   const int64_t blocks_per_task = plan.copies_panels ? 4 : 2;
   plan.row_tasks = (blocks + blocks_per_task - 1) / blocks_per_task;
   // About 2 MFLOP a task (10 to 20 microseconds), so that a late thread costs little.
-  const int64_t groups = (w.cols + column_group - 1) / column_group;
+  const int64_t groups = (w.cols + patch_cols - 1) / patch_cols;
   const double flops = 2.0 * double(x.rows) * double(x.cols) * double(w.cols);
   const int64_t wanted = int64_t(flops / 2e6 / double(plan.row_tasks));
   const int64_t most = (groups + 2) / 3;
@@ -182,9 +177,9 @@ void copy_panel(View<const T> w, int64_t k0, int64_t k1, int64_t c0, int64_t c1,
         const int depth = int(k1 - k < W ? k1 - k : W);
         Vec<T> square[W];
         for (int i = 0; i < W; ++i) {
-          square[i] = i >= lanes    ? zero<T>()
-                      : depth == W  ? load(w.at(k, c + i))
-                                    : load_first(w.at(k, c + i), depth);
+          square[i] = i >= lanes   ? zero<T>()
+                      : depth == W ? load(w.at(k, c + i))
+                                   : load_first(w.at(k, c + i), depth);
         }
         transpose(square);
         for (int i = 0; i < depth; ++i) {
@@ -242,7 +237,7 @@ static_assert(product_block * tile_vectors * width<double> * sizeof(double) <=
               thread_scratch_bytes);
 
 // The product, and after each task `then(r0, r1, c0, c1)` on the block of out that is now finished
-// and in cache: r0 is a multiple of row_block, c0 of column_group.
+// and in cache: r0 is a multiple of row_block, c0 of patch_cols.
 template <class T, class Then>
 void product(const Context& context, View<const T> x, View<const T> w, View<T> out, Then&& then) {
   if (out.rows == 0 || out.cols == 0) {
@@ -250,17 +245,16 @@ void product(const Context& context, View<const T> x, View<const T> w, View<T> o
   }
   const ProductPlan plan = plan_product(x, w);
   const int64_t blocks = row_blocks(out.rows);
-  const int64_t groups = (out.cols + column_group - 1) / column_group;
+  const int64_t groups = (out.cols + patch_cols - 1) / patch_cols;
   auto body = [&](int64_t task, void* scratch) {
     const int64_t i = task / plan.col_tasks, j = task % plan.col_tasks;
     const int64_t r0 = part(blocks, plan.row_tasks, i) * row_block;
     const int64_t r1 = part(blocks, plan.row_tasks, i + 1) * row_block;
-    const int64_t c0 = part(groups, plan.col_tasks, j) * column_group;
-    const int64_t c1 = part(groups, plan.col_tasks, j + 1) * column_group;
+    const int64_t c0 = part(groups, plan.col_tasks, j) * patch_cols;
+    const int64_t c1 = part(groups, plan.col_tasks, j + 1) * patch_cols;
     const int64_t r_end = r1 < out.rows ? r1 : out.rows;
     const int64_t c_end = c1 < out.cols ? c1 : out.cols;
-    product_of_block(x, w, out, r0, r_end, c0, c_end, plan.copies_panels,
-                     static_cast<T*>(scratch));
+    product_of_block(x, w, out, r0, r_end, c0, c_end, plan.copies_panels, static_cast<T*>(scratch));
     then(r0, r_end, c0, c_end);
   };
   const double nanoseconds = double(x.rows) * double(x.cols) * double(w.cols) / 100.0;

@@ -5,6 +5,7 @@
 #include "batch_norm.hpp"
 #include "dense.hpp"
 #include "dispatch.hpp"
+#include "dropout.hpp"
 #include "gather.hpp"
 #include "gemm.hpp"
 #include "isa.hpp"
@@ -52,16 +53,6 @@ void function(const Context& context, Function which, const T* x, T* out, int64_
 
 void philox(const uint32_t counter[4], const uint32_t key[2], int64_t count, uint32_t* out) {
   philox_blocks(counter, key, count, out);
-}
-
-void dropout_mask(const Context& context, const Dropout& dropout, int64_t rows, int64_t cols,
-                  uint16_t* mask) {
-  for_blocks(context, rows, cols, 0.2, [&](int64_t r0, int64_t r1, int64_t c0, int64_t c1) {
-    alignas(64) uint16_t bits[row_block];
-    for (int64_t c = c0; c < c1; c += patch_cols) {
-      mask_patch(dropout, {r0, c, int(r1 - r0), int(patch_cols)}, mask, mask_words(cols), bits);
-    }
-  });
 }
 
 template <class T>

@@ -9,52 +9,15 @@
 //   mean squared error
 //       loss = sum w_i (z - t)^2 / D,  dz = 2 w_i (z - t) / D
 //
-// D, the divisor, is the caller's. exp sees z - max(z), so nothing overflows. Sums over a row run in
-// 16 lanes, sums over rows in double.
+// D, the divisor, is the caller's. exp sees z - max(z), so nothing overflows. Sums over a row run
+// in 16 lanes, sums over rows in double.
 #pragma once
 
-#include "dense.hpp"
+#include "blocks.hpp"
 #include "math.hpp"
-#include "stats.hpp"
 
 namespace fanin {
 namespace {
-
-// 16 lanes of T whatever the vector's width: element i of a row belongs to lane i % 16.
-template <class T>
-struct Lanes16 {
-  static constexpr int vectors = 16 / width<T>;
-  Vec<T> v[vectors];
-
-  [[gnu::always_inline]] void clear() {
-    for (int i = 0; i < vectors; ++i) {
-      v[i] = zero<T>();
-    }
-  }
-
-  // Sum of the lanes as a tree: 8 + 8, 4 + 4, 2 + 2, 1 + 1.
-  [[gnu::always_inline]] T sum() const {
-    T lane[16];
-    for (int i = 0; i < vectors; ++i) {
-      store(lane + i * width<T>, v[i]);
-    }
-    for (int half = 8; half > 0; half /= 2) {
-      for (int l = 0; l < half; ++l) {
-        lane[l] += lane[l + half];
-      }
-    }
-    return lane[0];
-  }
-};
-
-// Calls each(c, lanes, vector of the 16) for the vectors of a row of n.
-template <class T, class Each>
-[[gnu::always_inline]] inline void for_row(int64_t n, Each&& each) {
-  constexpr int W = width<T>;
-  for (int64_t c = 0; c < n; c += W) {
-    each(c, int(n - c < W ? n - c : W), int(c / W % Lanes16<T>::vectors));
-  }
-}
 
 template <class T>
 [[gnu::always_inline]] inline T largest_of(const T* z, int64_t n) {

@@ -13,37 +13,16 @@
 #pragma once
 
 #include "../core/ops.hpp"
-#include "../core/parallel.hpp"
+#include "blocks.hpp"
 #include "isa.hpp"
-#include "loss.hpp"
 
 namespace fanin {
 namespace {
-
-constexpr int64_t update_chunk = 8192;
 
 template <class T>
 [[gnu::always_inline]] inline Vec<T> flush(Vec<T> moment) {
   const Vec<T> smallest = broadcast(sizeof(T) == 4 ? T(__FLT_MIN__) : T(__DBL_MIN__));
   return select(abs(moment) < smallest, zero<T>(), moment);
-}
-
-// Calls each(i, lanes) for the vectors of `count` elements, in chunks shared by the threads.
-template <class T, class Each>
-void for_elements(const Context& context, int64_t count, const Each& each) {
-  auto body = [&](int64_t chunk, void*) {
-    const int64_t start = chunk * update_chunk;
-    const int64_t end = start + update_chunk < count ? start + update_chunk : count;
-    int64_t i = start;
-    for (; i + width<T> <= end; i += width<T>) {
-      each(i, width<T>);
-    }
-    if (i < end) {
-      each(i, int(end - i));
-    }
-  };
-  parallel_for(worth(context, 0.3 * double(count)), (count + update_chunk - 1) / update_chunk,
-               body);
 }
 
 template <class T>
@@ -109,8 +88,7 @@ void adam(const Context& context, const Update<T>& update) {
 }
 
 template <class T>
-double regularise(const Context& context, const T* w, T* dw, int64_t count, double l1,
-                  double l2) {
+double regularise(const Context& context, const T* w, T* dw, int64_t count, double l1, double l2) {
   const Vec<T> c1 = broadcast(T(l1)), c2 = broadcast(T(l2));
   if (dw != nullptr) {
     for_elements<T>(context, count, [&](int64_t i, int lanes) {
@@ -120,8 +98,8 @@ double regularise(const Context& context, const T* w, T* dw, int64_t count, doub
     });
   }
   double squares = 0, sizes = 0;
-  for (int64_t start = 0; start < count; start += update_chunk) {
-    const int64_t n = count - start < update_chunk ? count - start : update_chunk;
+  for (int64_t start = 0; start < count; start += chunk_elements) {
+    const int64_t n = count - start < chunk_elements ? count - start : chunk_elements;
     Lanes16<T> square, size;
     square.clear();
     size.clear();

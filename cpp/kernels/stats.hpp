@@ -17,9 +17,7 @@
 // Everything runs down columns, lane by lane: no order depends on the width of a vector.
 #pragma once
 
-#include "../core/ops.hpp"
-#include "../core/parallel.hpp"
-#include "isa.hpp"
+#include "blocks.hpp"
 
 namespace fanin {
 namespace {
@@ -32,16 +30,20 @@ struct Moments {
   int64_t stride;
 };
 
-constexpr int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
-
 // Lays the arrays out in `scratch`; behind them `*rest` is room for 3 n doubles.
 template <class T>
 Moments<T> moments_in(T* scratch, int64_t rows, int64_t cols, double** rest) {
   const int64_t stride = round_up(cols, 16), size = row_blocks(rows) * stride;
   *rest = reinterpret_cast<double*>(scratch);
   T* base = reinterpret_cast<T*>(*rest + 3 * stride);
-  return {base,            base + size,     base + 2 * size, base + 3 * size,
-          base + 4 * size, base + 5 * size, base + 6 * size, stride};
+  return {base,
+          base + size,
+          base + 2 * size,
+          base + 3 * size,
+          base + 4 * size,
+          base + 5 * size,
+          base + 6 * size,
+          stride};
 }
 
 // The running moments of one vector of columns.
@@ -86,8 +88,7 @@ struct ColumnMoments {
 // Moments of `a`, at most row_block rows and some columns of a matrix: its row block `block`, its
 // columns from c0.
 template <class T>
-void patch_moments(View<const T> a, int64_t block, int64_t c0, T lo, T hi,
-                   const Moments<T>& to) {
+void patch_moments(View<const T> a, int64_t block, int64_t c0, T lo, T hi, const Moments<T>& to) {
   constexpr int W = width<T>;
   for (int64_t c = 0; c < a.cols; c += W) {
     const int lanes = int(a.cols - c < W ? a.cols - c : W);
@@ -136,30 +137,9 @@ void join_moments(const Moments<T>& from, int64_t rows, int64_t cols, double* me
   }
 }
 
-// Sum of n doubles in the canonical 16 lanes.
-inline double sum_of(const double* x, int64_t n) {
-  double lane[16] = {};
-  int64_t i = 0;
-  for (; i + 16 <= n; i += 16) {
-    for (int l = 0; l < 16; ++l) {
-      lane[l] += x[i + l];
-    }
-  }
-  for (int l = 0; i + l < n; ++l) {
-    lane[l] += x[i + l];
-  }
-  for (int half = 8; half > 0; half /= 2) {
-    for (int l = 0; l < half; ++l) {
-      lane[l] += lane[l + half];
-    }
-  }
-  return lane[0];
-}
-
 // From moments to `stats`; `work` is room for 2 n doubles.
 template <class T>
-void finish_stats(const Moments<T>& from, int64_t rows, int64_t cols, double* work,
-                  Stats* stats) {
+void finish_stats(const Moments<T>& from, int64_t rows, int64_t cols, double* work, Stats* stats) {
   double* m2 = work;
   double* spread = work + cols;
   join_moments(from, rows, cols, stats->unit_mean, m2);

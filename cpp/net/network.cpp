@@ -1,9 +1,11 @@
 #include "network.hpp"
 
 #include <algorithm>
+#include <cfloat>
 #include <chrono>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <utility>
 
 #include "../kernels/dispatch.hpp"
@@ -104,19 +106,39 @@ void Network<T>::reserve(int64_t rows, bool training) {
 template <class T>
 void Network<T>::count_histogram(const Context& context, size_t l, View<const T> a, int bins) {
   State& state = states_[l];
-  const double low = state.stats.min, high = state.stats.max;
-  state.counts.clear();
+  double low = state.stats.min, high = state.stats.max;
+  if (!std::isfinite(low) || !std::isfinite(high)) {  // rare: look for the finite ones
+    low = std::numeric_limits<double>::infinity();
+    high = -low;
+    for (int64_t r = 0; r < a.rows; ++r) {
+      for (int64_t c = 0; c < a.cols; ++c) {
+        const double value = double(*a.at(r, c));
+        if (std::isfinite(value)) {
+          low = std::min(low, value);
+          high = std::max(high, value);
+        }
+      }
+    }
+    if (low > high) {
+      low = 0;
+      high = 1;
+    }
+  }
+  // The ends as histogram_range of fanin.reference.stats sets them.
+  low = std::max(low, -8e307);
+  high = std::min(high, 8e307);
+  const double finest =
+      4 * bins * std::max(DBL_EPSILON * std::max(std::abs(low), std::abs(high)), DBL_MIN);
+  if (high - low <= finest) {
+    const double margin = std::max(0.5, finest);
+    low -= margin;
+    high += margin;
+  }
   state.edges.clear();
-  if (!std::isfinite(low) || !std::isfinite(high)) {
-    return;
-  }
-  // numpy.histogram's edges; a constant gets a bin of width 1 around it.
-  const double first = low < high ? low : low - 0.5, last = low < high ? high : high + 0.5;
-  const double width = (last - first) / bins;
   for (int i = 0; i < bins; ++i) {
-    state.edges.push_back(first + i * width);
+    state.edges.push_back(low + i * ((high - low) / bins));
   }
-  state.edges.push_back(last);
+  state.edges.push_back(high);
   state.counts.assign(size_t(bins), 0);
   ops_of<T>(table()).histogram(context, a, state.edges.data(), bins, state.counts.data());
 }
@@ -134,9 +156,8 @@ void Network<T>::forward_layer(const Context& context, size_t l, View<const T> x
   T* z = training && needs_z(layer.activation) ? state.z.data() : nullptr;
   Stats* stats = bins > 0 ? &state.stats : nullptr;
   if (!layer.batch_norm) {
-    ops.dense_forward(context,
-                      {x, weight_of(l), parameters_ + place.bias, a, z, layer.activation, at_once,
-                       state.mask.data(), stats, scratch_.data()});
+    ops.dense_forward(context, {x, weight_of(l), parameters_ + place.bias, a, z, layer.activation,
+                                at_once, state.mask.data(), stats, scratch_.data()});
   } else {
     ops.gemm(context, x, weight_of(l), a);
     ops.batch_norm_forward(
@@ -144,8 +165,8 @@ void Network<T>::forward_layer(const Context& context, size_t l, View<const T> x
         {a, parameters_ + place.gamma, parameters_ + place.beta, running_mean_ + place.unit,
          running_var_ + place.unit, a, training ? state.x_hat.data() : nullptr,
          state.inv_std.data(), training, batch_norm_momentum, batch_norm_eps, scratch_.data()});
-    ops.activation_forward(context, {a, nullptr, a, z, layer.activation, at_once,
-                                     state.mask.data(), stats, scratch_.data()});
+    ops.activation_forward(context, {a, nullptr, a, z, layer.activation, at_once, state.mask.data(),
+                                     stats, scratch_.data()});
   }
   if (bins > 0) {
     count_histogram(context, l, a, bins);
@@ -195,19 +216,17 @@ double Network<T>::backward(const Context& context, View<const T> dout, View<T> 
                 : View<const T>(a);
     View<T> dz = rows_of(dz_[l % 2].data(), rows_, layer.fan_out, state.a_stride);
     // The output layer has neither activation nor dropout: saved is not read.
-    ops.activation_backward(context, {da, saved, dz,
-                                      layer.batch_norm ? nullptr : gradients_ + place.bias,
-                                      layer.activation, dropout_of(l), state.mask.data(),
-                                      scratch_.data()});
+    ops.activation_backward(context,
+                            {da, saved, dz, layer.batch_norm ? nullptr : gradients_ + place.bias,
+                             layer.activation, dropout_of(l), state.mask.data(), scratch_.data()});
     if (layer.batch_norm) {
-      ops.batch_norm_backward(context, {dz, state.x_hat.data(), parameters_ + place.gamma,
-                                        state.inv_std.data(), dz, gradients_ + place.gamma,
-                                        gradients_ + place.beta, true, scratch_.data()});
+      ops.batch_norm_backward(
+          context, {dz, state.x_hat.data(), parameters_ + place.gamma, state.inv_std.data(), dz,
+                    gradients_ + place.gamma, gradients_ + place.beta, true, scratch_.data()});
     }
     const View<const T> h = l > 0 ? View<const T>(a_of(l - 1)) : x_;
     T* dw = gradients_ + place.weight;
-    ops.gemm(context, h.transposed(), dz,
-             rows_of(dw, layer.fan_in, layer.fan_out, layer.fan_out));
+    ops.gemm(context, h.transposed(), dz, rows_of(dw, layer.fan_in, layer.fan_out, layer.fan_out));
     if (layer.l1 > 0 || layer.l2 > 0) {
       penalty += ops.regularise(context, parameters_ + place.weight, dw, layer.weights(), layer.l1,
                                 layer.l2);
@@ -329,8 +348,8 @@ Progress Network<T>::train(const Context& context, const Dataset& data, const Ta
     std::copy_n(running_mean_, running_count_, running_before_.data());
     std::copy_n(running_var_, running_count_, running_before_.data() + running_count_);
     const bool last = done.rows + rows == data.count;
-    const double loss = loss_and_gradients(context, x, batch, last ? bins_at_last : 0,
-                                           step + uint64_t(done.steps));
+    const double loss =
+        loss_and_gradients(context, x, batch, last ? bins_at_last : 0, step + uint64_t(done.steps));
     if (stopped(context)) {
       std::copy_n(running_before_.data(), running_count_, running_mean_);
       std::copy_n(running_before_.data() + running_count_, running_count_, running_var_);

@@ -35,10 +35,10 @@ struct LayerConfig {
 // What the network is to reproduce for one batch; `labels` or `targets`.
 template <class T>
 struct Targets {
-  const int64_t* labels = nullptr;  // softmax: (m)
-  View<const T> targets{};          // (m, n), unit column stride
-  const T* sample_weight = nullptr; // (m) or null
-  const T* class_weight = nullptr;  // (n) or null
+  const int64_t* labels = nullptr;   // softmax: (m)
+  View<const T> targets{};           // (m, n), unit column stride
+  const T* sample_weight = nullptr;  // (m) or null
+  const T* class_weight = nullptr;   // (n) or null
   double label_smoothing = 0;
 };
 
@@ -129,8 +129,8 @@ class Network {
   std::vector<Place> places_;
   std::vector<State> states_;
 
-  View<const T> x_{};       // input of the last training forward
-  int64_t rows_ = 0;        // its rows; 0: nothing to go back through
+  View<const T> x_{};  // input of the last training forward
+  int64_t rows_ = 0;   // its rows; 0: nothing to go back through
   uint64_t step_ = 0;
   Buffer<T> inference_[2];  // outputs of layers in turn, outside training
   Buffer<T> dz_[2];         // gradients of layers in turn

@@ -14,8 +14,8 @@ struct OptimizerRule {
   double eps;
   double weight_decay;  // AdamW's
   bool nesterov;
-  T* first;             // (parameters) or null
-  T* second;            // (parameters) or null
+  T* first;   // (parameters) or null
+  T* second;  // (parameters) or null
 };
 
 // x^n by squaring: the same bits everywhere, which pow() does not promise.

@@ -55,9 +55,18 @@ def batch_norm_forward(
     y = np.empty(x.shape, x.dtype)
     x_hat = np.empty(x.shape, x.dtype)
     inv_std = np.empty(x.shape[1], x.dtype)
-    vectors = [np.ascontiguousarray(v) for v in (gamma, beta, running_mean, running_var)]
     _core.batch_norm_forward(
-        as_rows(x), *vectors, y, x_hat.reshape(-1), inv_std, bool(training), momentum, eps
+        as_rows(x),
+        np.ascontiguousarray(gamma),
+        np.ascontiguousarray(beta),
+        np.ascontiguousarray(running_mean),  # in training they are contiguous: no copy
+        np.ascontiguousarray(running_var),
+        y,
+        x_hat.reshape(-1),
+        inv_std,
+        bool(training),
+        momentum,
+        eps,
     )
     return y, BatchNormCache(x_hat, gamma, inv_std, bool(training))
 

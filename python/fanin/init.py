@@ -1,4 +1,4 @@
-"""Initial weights: `fanin.init.he_normal()` and the others; the reference's, which need no speed."""
+"""Initial weights: `fanin.init.he_normal()` and the others, which are the reference's."""
 
 from .reference.init import (
     glorot_normal,

@@ -187,9 +187,7 @@ def _elementwise(
     dz = np.empty(rows.shape, z.dtype)
     divisor = _total(sample_weight, rows.shape[0]) * rows.shape[1] or 1.0
     weight = _vector(sample_weight)
-    loss = function(
-        rows, None, _columns(targets), weight, None, label_smoothing, divisor, dz
-    )
+    loss = function(rows, None, _columns(targets), weight, None, label_smoothing, divisor, dz)
     return loss, dz.reshape(z.shape)
 
 

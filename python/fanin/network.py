@@ -6,7 +6,6 @@ threads run meanwhile.
 """
 
 import os
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -200,7 +199,10 @@ def load(path: str | os.PathLike[str]) -> MLP:
     return MLP._load(path)
 
 
-def _targets(y: Array, sample_weight: Array | None, class_weight: Array | None) -> tuple[Any, ...]:
+Targets = tuple[Array | None, Array | None, Array | None, Array | None]
+
+
+def _targets(y: Array, sample_weight: Array | None, class_weight: Array | None) -> Targets:
     """Return (labels, targets, sample_weight, class_weight), as the compiled network takes them."""
     labels = np.ascontiguousarray(y) if y.ndim == 1 else None
     targets = as_rows(y) if y.ndim == 2 else None

@@ -1,5 +1,6 @@
 """Statistics of activations, compiled: `activation_stats`."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from . import _core
 from .activation import as_rows
 from .reference import arguments
 from .reference.arguments import Array
-from .reference.stats import ActivationStats, saturation_bounds
+from .reference.stats import ActivationStats, histogram_range, saturation_bounds
 
 
 def activation_stats(
@@ -58,10 +59,11 @@ def histogram_of(
     if bins == 0:
         return None, None
     if range is None:
-        range = numbers[2], numbers[3]
-        if not np.isfinite(range).all():  # rare: let NumPy find the finite ones
+        low, high = numbers[2], numbers[3]
+        if not (math.isfinite(low) and math.isfinite(high)):  # rare: let NumPy look for them
             finite = a[np.isfinite(a)]
-            range = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+            low, high = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
+        range = histogram_range(low, high, bins)
     edges = np.histogram_bin_edges(np.empty(0), bins, range)
     counts = np.zeros(bins, np.int64)
     _core.histogram(a, edges, counts)

@@ -1,4 +1,5 @@
-// Prints a hash of the result of every operation, for the instruction set named on the command line.
+// Prints a hash of the result of every operation, for the instruction set named on the command
+// line.
 //
 // Two sets with fma must print the same text, on whatever processor each of them runs: .ci/neon
 // compiles this for aarch64, runs it under qemu and compares. Data come from Philox by way of the
@@ -68,8 +69,7 @@ void check_products(const Context& context, const std::string& type) {
             std::to_string(m) + " " + std::to_string(k) + " " + std::to_string(n);
         for (int turned = 0; turned < 4; ++turned) {
           ops_of<T>(table()).gemm(context, turned & 1 ? turned_x : plain_x,
-                                  turned & 2 ? turned_w : plain_w,
-                                  rows_of(out.data(), m, n, n));
+                                  turned & 2 ? turned_w : plain_w, rows_of(out.data(), m, n, n));
           print("gemm " + type + " " + size + " " + std::to_string(turned), out);
         }
       }
@@ -117,10 +117,9 @@ void check_network(const Context& context, const std::string& type) {
     }
     Network<T> net(layers, Output::softmax, 9, parameters.data(), gradients.data(), mean.data(),
                    var.data());
-    const Dataset data{x.data(), sizeof(T) == 4 ? Source::float32 : Source::float64,
-                       23,       1,
-                       1.0,      rows.data(),
-                       150,      70};
+    const Dataset data{
+        x.data(), sizeof(T) == 4 ? Source::float32 : Source::float64, 23, 1, 1.0, rows.data(), 150,
+        70};
     Targets<T> targets;
     targets.labels = labels.data();
     const OptimizerRule<T> rule{Rule::adam, 0.9,   0.999,        1e-8,

@@ -39,18 +39,18 @@ _KNOWN_ACTIVATIONS = frozenset(ACTIVATIONS)
 # ---- one array -------------------------------------------------------------------------------
 
 
-def check_array(name: str, x: Any, ndim: int) -> None:
-    """Refuse `x` unless it is an aligned float32 or float64 array of `ndim` dimensions."""
-    if type(x) is np.ndarray and x.ndim == ndim:
+def check_array(name: str, x: Any, ndim: int | None) -> None:
+    """Refuse `x` unless it is an aligned float32 or float64 array of `ndim` (None: any) axes."""
+    if type(x) is np.ndarray and (x.ndim == ndim or ndim is None):
         dtype = x.dtype
         if (dtype is FLOAT32 or dtype is FLOAT64) and x.flags.aligned:
             return
     _check_array_slowly(name, x, ndim)
 
 
-def _check_array_slowly(name: str, x: Any, ndim: int) -> None:
+def _check_array_slowly(name: str, x: Any, ndim: int | None) -> None:
     """Say what is wrong; return when nothing is (a memory map, a private copy of a dtype)."""
-    expected = f"{name}: expected a {ndim}-D array of float32 or float64"
+    expected = f"{name}: expected {f'a {ndim}-D' if ndim else 'an'} array of float32 or float64"
     if not isinstance(x, np.ndarray):
         raise TypeError(
             f"{expected}, got {describe(x)}; convert it with np.asarray({name}, dtype=np.float32)"
@@ -66,7 +66,7 @@ def _check_array_slowly(name: str, x: Any, ndim: int) -> None:
                 f"convert it with {name}.astype(np.{x.dtype.name})"
             )
         raise TypeError(f"{expected}, got {describe(x)}; convert it with {name}.astype(np.float32)")
-    if x.ndim != ndim:
+    if ndim is not None and x.ndim != ndim:
         raise ValueError(f"{expected}, got {x.ndim}-D with shape {x.shape}")
     if not x.flags.aligned:
         raise ValueError(
@@ -363,14 +363,14 @@ def check_dense_backward(da: Any, cache: Any) -> None:
 
 def check_activation_forward(z: Any, kind: Any) -> None:
     """Check the arguments of `activation_forward`; z may have any number of dimensions."""
-    check_array("z", z, getattr(z, "ndim", 2))
+    check_array("z", z, None)
     if type(kind) is not str or kind not in _KNOWN_ACTIVATIONS:
         check_choice("kind", kind, ACTIVATIONS)
 
 
 def check_activation_backward(da: Any, a_or_z: Any, kind: Any) -> None:
     """Check the arguments of `activation_backward`."""
-    check_array("da", da, getattr(da, "ndim", 2))
+    check_array("da", da, None)
     check_like("a_or_z", a_or_z, da, "da")
     if type(kind) is not str or kind not in _KNOWN_ACTIVATIONS:
         check_choice("kind", kind, ACTIVATIONS)

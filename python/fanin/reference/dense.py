@@ -248,6 +248,7 @@ class Layer:
             f"dropout={self.dropout:g}, batch_norm={self.batch_norm})"
         )
 
+    @np.errstate(over="ignore", under="ignore", invalid="ignore")
     def penalty(self) -> float:
         """Return l1 sum |w| + l2 / 2 sum w^2."""
         total = 0.0

@@ -135,6 +135,7 @@ def mean_squared_error(
     return squared_loss(y, targets, sample_weight)
 
 
+@np.errstate(over="ignore", under="ignore", invalid="ignore")
 def softmax(z: Array) -> Array:
     """Return exp(z) / sum of exp(z) over each row; the largest exponent is 0."""
     e = np.exp(z - z.max(axis=1, keepdims=True))

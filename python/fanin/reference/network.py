@@ -201,10 +201,10 @@ class MLP:
             "l1": [layer.l1 for layer in self.layers],
             "l2": [layer.l2 for layer in self.layers],
             "dtype": str(self.dtype),
-            "seed": self.seed,
-            "step": self.step,
-            "epoch": self.epoch,
-            "input_scale": self.input_scale,
+            "seed": int(self.seed),
+            "step": int(self.step),
+            "epoch": int(self.epoch),
+            "input_scale": None if self.input_scale is None else float(self.input_scale),
         }
 
     @property
@@ -664,8 +664,7 @@ class MLP:
             raise ValueError(
                 "predict_proba: expected output='softmax' or 'sigmoid', got 'identity'; use predict"
             )
-        z = self._outputs(x)
-        return self._probabilities(z)
+        return self._probabilities(self._outputs(x))
 
     def evaluate(self, x: Any, y: Any, *, sample_weight: Any = None) -> dict[str, float]:
         """Return the loss and the score of data, without dropout.
@@ -704,8 +703,9 @@ class MLP:
         with self._lock:
             x = training.as_rows("x", x, self.sizes[0])
             z = np.empty((len(x), self.sizes[-1]), self.dtype)
-            for start in range(0, len(x), training.ROWS_AT_ONCE):
-                rows = slice(start, start + training.ROWS_AT_ONCE)
+            at_once = min(training.ROWS_AT_ONCE, max(64, 10**9 // self.n_parameters))  # for Ctrl-C
+            for start in range(0, len(x), at_once):
+                rows = slice(start, start + at_once)
                 z[rows] = self._forward(
                     training.gather(x, rows, self.dtype, self.input_scale), False
                 )

@@ -173,25 +173,28 @@ def as_loss_options(
 
 def cast(x: Array, dtype: np.dtype[Any]) -> Array:
     """Return x in this dtype and aligned; x itself when it is so already."""
-    if x.dtype is not dtype or not x.flags.aligned:
-        with np.errstate(over="ignore"):
-            x = x.astype(dtype)
-    return x
+    if x.dtype is dtype and x.flags.aligned:
+        return x
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        return x.astype(dtype)
 
 
 def gather(x: Array, rows: Array | slice, dtype: np.dtype[Any], scale: float | None) -> Array:
     """Return these rows of x in this dtype, times scale: the batch a network sees."""
     batch = cast(x[rows], dtype)
-    return batch if scale is None else batch * dtype.type(scale)
+    if scale is None:
+        return batch
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        scaled: Array = batch * dtype.type(scale)
+    return scaled
 
 
 def check_finite(name: str, x: Array, dtype: np.dtype[Any], scale: float | None = None) -> None:
     """Refuse NaN and infinity, and what becomes infinite in `dtype`; say where."""
-    if x.dtype.kind != "f" and scale is None:
+    if x.dtype.kind != "f" and abs(scale or 1.0) < 1e18:
         return
     for start in range(0, len(x), ROWS_AT_ONCE):
-        with np.errstate(over="ignore", invalid="ignore"):
-            finite = np.isfinite(gather(x, slice(start, start + ROWS_AT_ONCE), dtype, scale))
+        finite = np.isfinite(gather(x, slice(start, start + ROWS_AT_ONCE), dtype, scale))
         if not finite.all():
             where = tuple(int(i) for i in np.argwhere(~finite)[0])
             value = x[(start + where[0], *where[1:])]
@@ -219,6 +222,7 @@ def output_loss(
     return squared_loss(z, y, sample_weight)
 
 
+@np.errstate(over="ignore", under="ignore", invalid="ignore")
 def score(output: str, z: Array, y: Array, sample_weight: Array | None) -> dict[str, float]:
     """Return {"accuracy": ...} of a classifier or {"r2": ...} of a regression.
 

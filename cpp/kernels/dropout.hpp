@@ -1,0 +1,50 @@
+// Inverted dropout: a = mask * scale * h, the mask one bit per element.
+//
+// An element is dropped when its 16 random bits (random.hpp) are below the threshold; scale is the
+// reciprocal of the probability of keeping, so that the expectation of a is h. (Srivastava et al.,
+// JMLR 15, 2014.)
+#pragma once
+
+#include "blocks.hpp"
+#include "random.hpp"
+
+namespace fanin {
+namespace {
+
+// The mask bits of one patch, into `bits` (one word a row) and into the mask of the matrix.
+inline void mask_patch(const Dropout& dropout, Patch patch, uint16_t* mask, int64_t words,
+                       uint16_t* bits) {
+  for (int r = 0; r < patch.rows; r += 8) {
+    dropout_bits(dropout.seed, dropout.step, dropout.layer, uint64_t(patch.r0 + r) / 8,
+                 uint32_t(patch.c0), dropout.threshold, bits + r);
+  }
+  for (int r = 0; r < patch.rows; ++r) {
+    mask[(patch.r0 + r) * words + patch.c0 / patch_cols] = bits[r];
+  }
+}
+
+// a = mask * scale * h for one patch.
+template <class T>
+void drop_patch(Patch patch, const T* h, int64_t h_row, const uint16_t* bits, T scale, T* a,
+                int64_t a_row) {
+  for_vectors<T>(patch.cols, [&](int c, int lanes) {
+    for (int r = 0; r < patch.rows; ++r) {
+      const Vec<T> kept = load_lanes(h + r * h_row + c, lanes) * broadcast(scale);
+      const Mask<T> keep = mask_from_bits<T>(uint32_t(bits[r]) >> c);
+      store_lanes(a + r * a_row + c, select(keep, kept, zero<T>()), lanes);
+    }
+  });
+}
+
+void dropout_mask(const Context& context, const Dropout& dropout, int64_t rows, int64_t cols,
+                  uint16_t* mask) {
+  for_blocks(context, rows, cols, 0.2, [&](int64_t r0, int64_t r1, int64_t c0, int64_t c1) {
+    alignas(64) uint16_t bits[row_block];
+    for (int64_t c = c0; c < c1; c += patch_cols) {
+      mask_patch(dropout, {r0, c, int(r1 - r0), int(patch_cols)}, mask, mask_words(cols), bits);
+    }
+  });
+}
+
+}  // namespace
+}  // namespace fanin
