@@ -35,6 +35,15 @@ def slow(session: nox.Session) -> None:
 
 
 @nox.session
+def lowest(session: nox.Session) -> None:
+    """The fast tests with the oldest dependencies that pyproject.toml allows."""
+    wanted = nox.project.load_toml("pyproject.toml")["project"]
+    ranges = wanted["dependencies"] + wanted["optional-dependencies"]["test"]
+    session.install(".", *(one.replace(">=", "==") for one in ranges))
+    session.run("pytest", *session.posargs, env=CLEAN)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """ruff, clang-format, mypy, and the stub against the compiled module."""
     session.install(".[lint,demo]")

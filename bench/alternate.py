@@ -182,10 +182,13 @@ def race(step: str, contestants: list[str], threads: int, slices: int, seconds: 
     return results
 
 
+HEADER = "step    threads  contestant   ms/step  / fanin   GFLOP/s  of peak  fastest..slowest"
+
+
 def table(results: list[Result], peak: float) -> list[str]:
-    """Lines to print: time, how many times fanin's, GFLOP/s, share of the FMA peak, spread."""
+    """Lines below HEADER: time, how many times fanin's, GFLOP/s, share of the FMA peak, spread."""
     ours = {r.step: r.seconds for r in results if r.contestant == "fanin"}
-    lines = ["step    threads  contestant   ms/step  / fanin   GFLOP/s  of peak  fastest..slowest"]
+    lines = []
     for r in results:
         ratio = f"{r.seconds / ours[r.step]:7.2f}" if r.step in ours else "      -"
         lines.append(
@@ -215,6 +218,7 @@ def main() -> None:
     print(rivals.versions())
     peak = peaks.fma("float32", arguments.threads)
     print(f"FMA peak, float32, {arguments.threads} threads: {peak:.0f} GFLOP/s")
+    print(HEADER)
     for name in arguments.steps or names:
         results = race(name, wanted, arguments.threads, arguments.slices, arguments.seconds)
         print("\n".join(table(results, peak)), flush=True)

@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
+import alternate
 import fanin
 import peaks
 import rivals
@@ -44,6 +45,8 @@ def pytest_configure(config):
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     if not config.getoption("benchmark_columns", None):  # its default table is 200 columns wide
         config.option.benchmark_columns = ["median", "iqr", "rounds"]
+    # a wrong answer is failure enough
+    config.addinivalue_line("filterwarnings", "ignore:Benchmark fixture was not used")
     config.stash[ROWS] = []
     config.stash[NOTES] = []
 
@@ -208,6 +211,7 @@ def pytest_terminal_summary(terminalreporter, config):
                 f" of {'FMA' if is_flops else 'memory'}{ratio}"
             )
     if notes:
-        terminalreporter.section("training steps")
+        terminalreporter.section("training steps, medians of alternating slices")
+        write(alternate.HEADER)
         for line in notes:
             write(line)

@@ -64,7 +64,8 @@ void check_elements(const py::array& array, const char* name) {
   }
 }
 
-// Strides of axes with one element mean nothing to NumPy: here they count as contiguous.
+// Strides of axes with at most one element, and of empty arrays, mean nothing to NumPy: here they
+// count as contiguous.
 template <class T>
 View<const T> matrix(const py::array& array, const char* name) {
   check_elements<T>(array, name);
@@ -73,8 +74,11 @@ View<const T> matrix(const py::array& array, const char* name) {
   }
   const int64_t rows = array.shape(0), cols = array.shape(1);
   const auto size = py::ssize_t(sizeof(T));
-  return {static_cast<const T*>(array.data()), rows, cols,
-          rows > 1 ? array.strides(0) / size : cols, cols > 1 ? array.strides(1) / size : 1};
+  const bool empty = rows == 0 || cols == 0;
+  const int64_t col_stride = cols > 1 && !empty ? array.strides(1) / size : 1;
+  const int64_t alone = col_stride == 1 ? cols : 1;  // one row: contiguous whichever way it lies
+  const int64_t row_stride = rows > 1 && !empty ? array.strides(0) / size : alone;
+  return {static_cast<const T*>(array.data()), rows, cols, row_stride, col_stride};
 }
 
 template <class T>
@@ -103,6 +107,9 @@ View<T> writable(View<const T> view, py::array& array, const char* name) {
   }
   const int64_t rows = view.row_stride < 0 ? -view.row_stride : view.row_stride;
   const int64_t cols = view.col_stride < 0 ? -view.col_stride : view.col_stride;
+  if (view.rows == 0 || view.cols == 0) {
+    return {const_cast<T*>(view.data), view.rows, view.cols, view.row_stride, view.col_stride};
+  }
   const bool apart = view.rows <= 1 || view.cols <= 1 || rows > cols * (view.cols - 1) ||
                      cols > rows * (view.rows - 1);
   if (!apart || (view.rows > 1 && rows == 0) || (view.cols > 1 && cols == 0)) {
@@ -179,6 +186,20 @@ auto with_dtype(const py::array& array, const char* name, Body&& body) {
   refuse(name, "an array of float32 or float64 in native byte order");
 }
 
+// The interpreter is released while this lives. When the interpreter ends meanwhile, taking it back
+// ends this thread by unwinding its stack, which a destructor that may not throw (pybind11's) would
+// turn into the end of the process.
+class Released {
+ public:
+  Released() : state_(PyEval_SaveThread()) {}
+  ~Released() noexcept(false) { PyEval_RestoreThread(state_); }
+  Released(const Released&) = delete;
+  Released& operator=(const Released&) = delete;
+
+ private:
+  PyThreadState* state_;
+};
+
 // While it lives: the interpreter is released and the floating-point mode is ours.
 class Computing {
  public:
@@ -186,7 +207,7 @@ class Computing {
   Context context;
 
  private:
-  py::gil_scoped_release released_;
+  Released released_;
   FloatMode mode_;
 };
 

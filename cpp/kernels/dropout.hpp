@@ -14,9 +14,17 @@ namespace {
 // The mask bits of one patch, into `bits` (one word a row) and into the mask of the matrix.
 inline void mask_patch(const Dropout& dropout, Patch patch, uint16_t* mask, int64_t words,
                        uint16_t* bits) {
-  for (int r = 0; r < patch.rows; r += 8) {
-    dropout_bits(dropout.seed, dropout.step, dropout.layer, uint64_t(patch.r0 + r) / 8,
-                 uint32_t(patch.c0), dropout.threshold, bits + r);
+  for (int r = 0; r < patch.rows;) {
+    const uint64_t r8 = uint64_t(patch.r0 + r) / 8;
+    const auto c0 = uint32_t(patch.c0);
+    if (patch.rows - r > 8) {
+      dropout_bits<2>(dropout.seed, dropout.step, dropout.layer, r8, c0, dropout.threshold,
+                      bits + r);
+      r += 16;
+    } else {
+      dropout_bits(dropout.seed, dropout.step, dropout.layer, r8, c0, dropout.threshold, bits + r);
+      r += 8;
+    }
   }
   for (int r = 0; r < patch.rows; ++r) {
     mask[(patch.r0 + r) * words + patch.c0 / patch_cols] = bits[r];

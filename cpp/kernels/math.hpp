@@ -105,9 +105,9 @@ struct Ends<double> {
 // fma.
 template <class T, int n>
 FANIN_INLINE Vec<T> polynomial(Vec<T> x, const T (&c)[n]) {
-  if constexpr (n < 8) {
+  if constexpr (n < 10) {
     Vec<T> y = broadcast(c[n - 1]);
-#pragma GCC unroll 8
+#pragma GCC unroll 10
     for (int i = n - 2; i >= 0; --i) {
       y = fma(y, x, broadcast(c[i]));
     }

@@ -247,7 +247,7 @@ def compare(data: Data, recipe: Recipe, seed: int, trained: Trained) -> None:
         ours, theirs = trained, train(reference, data, recipe, seed)
         exact = [train(package, data, recipe, seed, "float64") for package in (OURS, reference)]
     else:
-        what = f"{COMPARED_STEPS} of its {total} steps, unshuffled,"
+        what = f"the first {COMPARED_STEPS} steps, unshuffled,"
         ours, theirs, *exact = (
             first_steps(package, data, recipe, seed, dtype, COMPARED_STEPS)
             for dtype in ("float32", "float64")
@@ -256,13 +256,16 @@ def compare(data: Data, recipe: Recipe, seed: int, trained: Trained) -> None:
     apart = difference(ours.losses, theirs.losses)
     apart_exact = difference(exact[0].losses, exact[1].losses)
     print(
-        f"\n{what} by fanin.reference, which is NumPy: {theirs.seconds:.2f} s, "
+        f"\n{what} by fanin.reference (NumPy): {theirs.seconds:.2f} s, "
         f"{theirs.seconds / ours.seconds:.1f} times fanin's {ours.seconds:.2f} s\n"
         f"largest relative difference of the loss curves: {apart_exact:.0e} in float64, "
         f"{apart:.0e} in float32\n"
         "  (same seed, same masks; sums are rounded in another order, and in float32 a relu near 0"
         "\n  now and then falls to the other side, which later steps amplify)"
     )
+    for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
+        if name in os.environ:
+            print(f"  ({name} is set, which slows NumPy down: unset it for a fair comparison)")
 
 
 def activation_table(net: Any, data: Data) -> None:

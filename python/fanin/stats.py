@@ -62,7 +62,7 @@ def histogram_of(
         low, high = numbers[2], numbers[3]
         if not (math.isfinite(low) and math.isfinite(high)):  # rare: let NumPy look for them
             finite = a[np.isfinite(a)]
-            low, high = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
+            low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
         range = histogram_range(low, high, bins)
     edges = np.histogram_bin_edges(np.empty(0), bins, range)
     counts = np.zeros(bins, np.int64)

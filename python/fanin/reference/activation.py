@@ -91,7 +91,7 @@ def _relu(z: Array) -> Array:
 
 
 def _relu_derivative(a: Array) -> Array:
-    return (a > 0).astype(a.dtype)
+    return np.where(np.isnan(a), a, a > 0)
 
 
 def _leaky_relu(z: Array) -> Array:
@@ -99,7 +99,7 @@ def _leaky_relu(z: Array) -> Array:
 
 
 def _leaky_relu_derivative(a: Array) -> Array:
-    return np.where(a > 0, 1, LEAK)
+    return np.where(np.isnan(a), a, np.where(a > 0, 1, LEAK))
 
 
 def _elu(z: Array) -> Array:

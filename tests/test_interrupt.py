@@ -1,0 +1,168 @@
+"""Ctrl-C: training stops within 50 ms, keeps what it learned, and the network goes on working."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+from compare import same_bits
+
+import fanin
+
+# The promise is 50 ms. The signal is sent by a thread that has to be woken, Python's main thread
+# has to be scheduled, too, and continuous integration machines run other things on their two
+# cores: a tenth of a second covers what was seen under load.
+PROMISE, SLACK = 0.05, 0.1
+
+
+def send_after(seconds: float) -> tuple[threading.Thread, list[float]]:
+    """Sends SIGINT to this process after some time; the list gets the moment."""
+    sent: list[float] = []
+
+    def send():
+        time.sleep(seconds)
+        sent.append(time.perf_counter())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    return thread, sent
+
+
+@pytest.fixture(autouse=True)
+def python_handles_sigint():
+    """Whoever runs the tests in the background has SIGINT ignored; here it is Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def data(rows, width=1024):
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((rows, width)).astype(np.float32), rng.integers(0, 100, rows)
+
+
+def twin_after(steps: int, make, x, y, batch_size, optimizer):
+    """A network trained for so many steps without being disturbed."""
+    net = make()
+    order = fanin.reference.random.permutation(len(x), net.seed, 0)
+    for i in range(steps):
+        rows = order[i * batch_size : (i + 1) * batch_size]
+        net.train_step(x[rows], y[rows], optimizer)
+    return net
+
+
+@pytest.mark.parametrize("threads_", [1, 2])
+@pytest.mark.parametrize("batch_size", [512, 4096])
+def test_fit_with_big_layers(batch_size, threads_):
+    """Steps of a third of a second and of seconds: the one under way is given up, without trace."""
+    x, y = data(8192)
+
+    def make():
+        return fanin.MLP([1024, 2048, 2048, 100], dropout=0.5, batch_norm=True, l2=1e-4)
+
+    net, optimizer = make(), fanin.Adam()
+    before = fanin.get_num_threads()
+    fanin.set_num_threads(threads_)
+    try:
+        net.train_step(x[:16], y[:16], fanin.SGD(0.0))  # memory is allocated once
+        net = make()
+        thread, sent = send_after(0.4)
+        with pytest.warns(UserWarning, match="interrupted"):
+            history = net.fit(
+                x, y, epochs=1000, batch_size=batch_size, optimizer=optimizer, progress=False
+            )
+        late = time.perf_counter() - sent[0]
+        thread.join()
+    finally:
+        fanin.set_num_threads(before)
+    assert history.interrupted
+    assert history.epochs == 0
+    assert history.loss == []
+    assert late < PROMISE + SLACK, f"stopped after {late * 1000:.0f} ms"
+    assert np.isfinite(net.parameters).all()
+    assert net.step == optimizer.steps
+
+    # what is there is what so many undisturbed steps leave: an interrupted one left no trace
+    twin = twin_after(net.step, make, x, y, batch_size, fanin.Adam())
+    same_bits(net.parameters, twin.parameters)
+    same_bits(net.running_mean, twin.running_mean)
+    same_bits(net.running_var, twin.running_var)
+
+    # and the network goes on
+    assert net.predict(x[:10]).shape == (10,)
+    assert np.isfinite(net.train_step(x[:64], y[:64], optimizer))
+
+
+def test_fit_with_small_steps(package):
+    """Thousands of steps a second: the epochs that were finished are in the history."""
+    x, y = data(2000, 20)
+    net = package.MLP([20, 32, 100])
+    thread, sent = send_after(0.5)
+    with pytest.warns(UserWarning, match="interrupted after [1-9]"):
+        history = net.fit(x, y, validation=(x[:100], y[:100]), epochs=10**6, progress=False)
+    late = time.perf_counter() - sent[0]
+    thread.join()
+    assert late < PROMISE + SLACK, f"stopped after {late * 1000:.0f} ms"
+    assert history.interrupted
+    assert history.epochs >= 1
+    assert len(history.val_loss) == history.epochs
+    again = net.fit(x, y, epochs=1, progress=False)
+    assert not again.interrupted
+
+
+def test_train_step():
+    """Outside of fit it is KeyboardInterrupt, as everywhere in Python; the weights are kept."""
+    x, y = data(8192)
+    net = fanin.MLP([1024, 2048, 2048, 100])
+    optimizer = fanin.Adam()
+    thread, sent = send_after(0.4)
+    with pytest.raises(KeyboardInterrupt):
+        while True:
+            before = net.step
+            net.train_step(x, y, optimizer)
+    late = time.perf_counter() - sent[0]
+    thread.join()
+    assert late < PROMISE + SLACK, f"stopped after {late * 1000:.0f} ms"
+    assert net.step - before in (0, 1)
+    assert net.step == optimizer.steps
+    assert np.isfinite(net.parameters).all()
+    assert np.isfinite(net.train_step(x[:64], y[:64], optimizer))
+
+
+def test_another_signal_handler():
+    """A handler of the user's that does not raise does not stop the training."""
+    x, y = data(4096, 256)
+    seen = []
+    signal.signal(signal.SIGINT, lambda number, frame: seen.append(number))
+    net = fanin.MLP([256, 1024, 100])
+    thread, _ = send_after(0.1)
+    history = net.fit(x, y, epochs=3, batch_size=1024, progress=False)
+    thread.join()
+    assert seen == [signal.SIGINT]
+    assert not history.interrupted
+    assert history.epochs == 3
+
+
+def test_a_handler_that_raises_something_else():
+    """What the handler raises comes out of fit, and the network stays usable."""
+
+    class Enough(Exception):
+        pass
+
+    def handler(number, frame):
+        raise Enough
+
+    x, y = data(4096, 256)
+    signal.signal(signal.SIGINT, handler)
+    net = fanin.MLP([256, 1024, 100])
+    thread, _ = send_after(0.1)
+    with pytest.raises(Enough):
+        net.fit(x, y, epochs=10**6, batch_size=1024, progress=False)
+    thread.join()
+    assert np.isfinite(net.parameters).all()
+    assert np.isfinite(net.train_step(x[:64], y[:64], fanin.Adam()))
