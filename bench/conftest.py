@@ -69,6 +69,13 @@ def pytest_report_header(config):
     ]
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_benchmark_update_machine_info(machine_info):
+    """What the JSON should say beside the commit: instruction set, threads, rivals."""
+    machine_info["fanin"] = fanin.build_info()
+    machine_info["rivals"] = rivals.versions()
+
+
 def pytest_collection_modifyitems(items):
     """Short runs: the median of at least nine rounds, in about half a second with warming up."""
     for item in items:

@@ -21,10 +21,13 @@ from fanin import _core
 SECONDS = 0.15
 
 
-@cache
 def fma(dtype: str, threads: int, isa: str | None = None) -> float:
     """GFLOP/s of multiply-adds, of the instruction set in use or of the one named."""
-    isa = isa or fanin.isa()
+    return _fma(dtype, threads, isa or fanin.isa())
+
+
+@cache
+def _fma(dtype: str, threads: int, isa: str) -> float:
     return max(_core.fma_peak(isa, dtype, threads, SECONDS) for _ in range(3))
 
 

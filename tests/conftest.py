@@ -6,9 +6,9 @@ import platform
 
 import numpy as np
 import pytest
-from cases import DTYPES, THREADS
 
 import fanin
+from cases import DTYPES, THREADS
 from fanin import reference
 
 

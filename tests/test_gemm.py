@@ -6,10 +6,10 @@ import itertools
 
 import numpy as np
 import pytest
-from cases import GEMM, ORIENTATIONS, lay_out, params, sum_bound
-from compare import same_bits, within
 
 import fanin
+from cases import GEMM, ORIENTATIONS, lay_out, params, sum_bound
+from compare import same_bits, within
 
 # Below, at and above the edges of every vector and tile, and of the blocks of k.
 SIZES = (*range(1, 18), *(e + d for e in (24, 32, 48, 64, 96) for d in (-1, 0, 1)))
@@ -59,7 +59,14 @@ def check_sizes(depths, layouts, dtype, isa, rng, oracle):
 
 
 # What is cut into several tasks: by rows, by columns, along k, or not at all.
-SPLIT = [(64, 1200, 512), (257, 300, 131), (8, 2000, 900), (1000, 9, 70), (3, 5000, 64), (1, 700, 1)]
+SPLIT = [
+    (64, 1200, 512),
+    (257, 300, 131),
+    (8, 2000, 900),
+    (1000, 9, 70),
+    (3, 5000, 64),
+    (1, 700, 1),
+]
 
 
 @pytest.mark.parametrize("size", SPLIT, ids=str)

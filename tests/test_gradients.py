@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cases import ACTIVATIONS, DENSE, LOSS, NETWORK, BatchNorm, params
-from compare import apart, unit
-from test_loss import inputs as loss_inputs
 
 import fanin
+from cases import ACTIVATIONS, DENSE, LOSS, NETWORK, BatchNorm, params
+from compare import apart, unit
 from fanin import reference
+from test_loss import inputs as loss_inputs
 
 H = 2e-5
 LIMIT = 1e-7
@@ -91,9 +91,7 @@ def test_batch_norm(training, isa, rng):
     mean, var = rng.standard_normal(case.n), 0.5 + rng.random(case.n)
 
     def forward():
-        return fanin.batch_norm_forward(
-            x, gamma, beta, mean.copy(), var.copy(), training=training
-        )
+        return fanin.batch_norm_forward(x, gamma, beta, mean.copy(), var.copy(), training=training)
 
     got = fanin.batch_norm_backward(weight, forward()[1])
     for name, p in (("dx", x), ("dgamma", gamma), ("dbeta", beta)):
@@ -223,7 +221,8 @@ def test_network_on_every_set(case, isa):
 def test_own_loss(package, rng):
     """forward, a loss of one's own, backward: parameters and dx."""
     net = package.MLP([5, 7, 6, 4], activation=["tanh", "gelu"], dropout=[0.3, 0.0],
-                      batch_norm=True, l1=1e-3, l2=1e-2, output="identity", dtype="float64")  # fmt: skip
+                      batch_norm=True, l1=1e-3, l2=1e-2, output="identity",
+                      dtype="float64")  # fmt: skip
     x = rng.standard_normal((9, 5))
     for layer in net.layers:
         layer.weight = away_from_kinks(layer.weight)

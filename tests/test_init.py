@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 import pytest
-from compare import same_bits
 
 import fanin
+from compare import same_bits
 from fanin import reference
 from fanin.reference.random import Stream
 
@@ -67,7 +67,9 @@ def test_auto(activation, package):
     rules = [AUTO[activation]] * 2 + ["glorot_uniform"]
     named = package.MLP(SIZES, activation=activation, init=rules)
     same_bits(net.parameters, named.parameters)
-    assert len(set(map(tuple, (net.parameters[:4], package.MLP(SIZES, init="zeros").parameters[:4]))))
+    assert len(
+        set(map(tuple, (net.parameters[:4], package.MLP(SIZES, init="zeros").parameters[:4])))
+    )
 
 
 def test_factories(package):
@@ -119,7 +121,9 @@ def test_seed_of_the_system(package):
 @pytest.mark.parametrize("name", [*RULES, "auto"])
 def test_compiled_and_reference_draw_the_same(name, dtype, isa):
     ours = fanin.MLP(SIZES, init=name, dtype=dtype, seed=2**40 + 1)
-    same_bits(ours.parameters, reference.MLP(SIZES, init=name, dtype=dtype, seed=2**40 + 1).parameters)
+    same_bits(
+        ours.parameters, reference.MLP(SIZES, init=name, dtype=dtype, seed=2**40 + 1).parameters
+    )
 
 
 def test_float32_is_float64_rounded(package):
@@ -154,5 +158,5 @@ def test_callable(package):
     ids=["shape", "nan", "complex", "none"],
 )
 def test_callable_that_returns_nonsense(result, message, package):
-    with pytest.raises(ValueError, match=f"init: .*{message}"):
+    with pytest.raises(ValueError, match=rf"init: .*{message}"):
         package.MLP([5, 4], init=lambda fan_in, fan_out, rng: result)

@@ -9,9 +9,9 @@ import time
 
 import numpy as np
 import pytest
-from compare import same_bits
 
 import fanin
+from compare import same_bits
 
 # The promise is 50 ms. The signal is sent by a thread that has to be woken, Python's main thread
 # has to be scheduled, too, and continuous integration machines run other things on their two
@@ -103,7 +103,7 @@ def test_fit_with_small_steps(package):
     x, y = data(2000, 20)
     net = package.MLP([20, 32, 100])
     thread, sent = send_after(0.5)
-    with pytest.warns(UserWarning, match="interrupted after [1-9]"):
+    with pytest.warns(UserWarning, match=r"interrupted after [1-9]"):
         history = net.fit(x, y, validation=(x[:100], y[:100]), epochs=10**6, progress=False)
     late = time.perf_counter() - sent[0]
     thread.join()
@@ -121,10 +121,16 @@ def test_train_step():
     net = fanin.MLP([1024, 2048, 2048, 100])
     optimizer = fanin.Adam()
     thread, sent = send_after(0.4)
-    with pytest.raises(KeyboardInterrupt):
+    before = 0
+
+    def train():
+        nonlocal before
         while True:
             before = net.step
             net.train_step(x, y, optimizer)
+
+    with pytest.raises(KeyboardInterrupt):
+        train()
     late = time.perf_counter() - sent[0]
     thread.join()
     assert late < PROMISE + SLACK, f"stopped after {late * 1000:.0f} ms"

@@ -8,10 +8,10 @@ import math
 import mpmath
 import numpy as np
 import pytest
-from cases import LAYOUTS, LOSS, Loss, lay_out, params
-from compare import same_bits, unit, within
 
 import fanin
+from cases import LAYOUTS, LOSS, Loss, lay_out, params
+from compare import same_bits, unit, within
 from fanin import reference
 
 

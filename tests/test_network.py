@@ -8,10 +8,10 @@ import sys
 
 import numpy as np
 import pytest
-from cases import ACTIVATIONS
-from compare import same_bits, unit, within
 
 import fanin
+from cases import ACTIVATIONS
+from compare import same_bits, unit, within
 
 
 def blobs(rows=300, classes=3, width=4, seed=0):
@@ -225,7 +225,7 @@ def split(net, vector):
 
 
 def test_masks_hold_until_the_update(package):
-    """The key of layer l's mask is (seed, step, l): repeated passes are the same, a step later not."""
+    """The key of layer l's mask is (seed, step, l): the same until a step is done."""
     x, y = blobs(30)
     net = small_net(package, dropout=0.5)
     first = net.forward(x, training=True)
@@ -265,7 +265,7 @@ def test_batch_norm_statistics(package, rng):
 
 
 def test_backward_needs_a_forward(package):
-    x, y = blobs(10)
+    x, _ = blobs(10)
     net = small_net(package)
     dz = np.zeros((10, 3), np.float32)
     with pytest.raises(RuntimeError, match="forward"):
@@ -401,8 +401,12 @@ def test_monitor(package):
     twin = small_net(package, dropout=0.5, dtype="float64")
     history = net.fit(x, y, epochs=1, batch_size=32, shuffle=False, progress=False)
     twin.train_step(x[:32], y[:32], optimizer := package.Adam(1e-3))
-    a, cache = fanin.dense_forward(
-        x[32:].astype(float), twin.layers[0].weight, twin.layers[0].bias, activation="relu", stats=50
+    _, cache = fanin.dense_forward(
+        x[32:].astype(float),
+        twin.layers[0].weight,
+        twin.layers[0].bias,
+        activation="relu",
+        stats=50,
     )
     (stats,) = history.stats
     assert len(stats) == 2
@@ -426,7 +430,7 @@ def test_monitor_changes_nothing(package):
 
 def test_early_stopping(package):
     """Patience over: the best epoch's weights and running statistics come back."""
-    x, y = blobs(60)
+    x, _ = blobs(60)
     rng = np.random.default_rng(1)
     noise = rng.integers(0, 3, 60)  # nothing to learn, so validation soon gets worse
     seen = []
@@ -434,7 +438,7 @@ def test_early_stopping(package):
     history = net.fit(
         x, noise, validation=(x[::-1], noise), epochs=200, batch_size=16, early_stopping=3,
         optimizer=package.Adam(0.02), progress=False,
-        callbacks=[lambda net, history: seen.append((net.parameters.copy(), net.running_var.copy()))],
+        callbacks=[lambda net, _: seen.append((net.parameters.copy(), net.running_var.copy()))],
     )  # fmt: skip
     assert history.stopped_early
     assert history.epochs == history.best_epoch + 4 < 200
@@ -641,7 +645,7 @@ def test_data_of_every_kind(kind, scale, package, tmp_path):
 
 def test_input_scale(package):
     """Kept, applied by predict and evaluate, not by forward and train_step."""
-    x, y = blobs(90)
+    _, y = blobs(90)
     bytes_ = np.random.default_rng(3).integers(0, 256, (90, 4)).astype(np.uint8)
     net = small_net(package)
     net.fit(bytes_, y, epochs=1, input_scale=1 / 255, progress=False)
@@ -717,7 +721,9 @@ def test_evaluate(package, rng):
     penalty = sum(0.25 * np.square(layer.weight.astype(float)).sum() for layer in net.layers)
     right = z.argmax(axis=1) == y
     scores = net.evaluate(x, y)
-    within(scores["loss"], rows.mean() + penalty, 64 * unit("float32") * (np.abs(z).max() + penalty))
+    within(
+        scores["loss"], rows.mean() + penalty, 64 * unit("float32") * (np.abs(z).max() + penalty)
+    )
     assert scores["accuracy"] == right.mean()
     weight = rng.random(200)
     scores = net.evaluate(x, y, sample_weight=weight)

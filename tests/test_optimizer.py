@@ -9,10 +9,10 @@ import pickle
 import cloudpickle
 import numpy as np
 import pytest
-from cases import OPTIMIZER, params
-from compare import same_bits, unit, within
 
 import fanin
+from cases import OPTIMIZER, params
+from compare import same_bits, unit, within
 from fanin import reference
 
 STEPS = 5
@@ -115,7 +115,9 @@ def test_decay_mask_of_all_and_none(package, dtype, rng):
 
     all_of_it = updated(package.AdamW(0.1))
     same_bits(updated(package.AdamW(0.1), decay_mask=np.ones(40, bool)), all_of_it)
-    same_bits(updated(package.AdamW(0.1), decay_mask=np.zeros(40, bool)), updated(package.Adam(0.1)))
+    same_bits(
+        updated(package.AdamW(0.1), decay_mask=np.zeros(40, bool)), updated(package.Adam(0.1))
+    )
     same_bits(updated(package.AdamW(0.1, weight_decay=0.0)), updated(package.Adam(0.1)))
 
 
@@ -248,7 +250,7 @@ def test_copies_go_on_alike(name, through, package, rng):
 
 
 def test_schedules_travel(package):
-    """Plain pickle cannot take a lambda, cloudpickle can; the optimizer does not stand in between."""
+    """Plain pickle cannot take a lambda, cloudpickle can, inside of an optimizer as well."""
     optimizer = package.Adam(lambda step: 0.5)
     assert pickle.loads(cloudpickle.dumps(optimizer)).lr(3) == 0.5
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+import fanin
 from cases import THREADS
 from compare import hash_of, same_bits
 from recipes import RECIPES, batches, hundred_steps, network, numbers, result
-
-import fanin
 
 STORED = json.loads((Path(__file__).parent / "data" / "hashes.json").read_text())
 STEPS = "steps, float32"
@@ -122,7 +122,7 @@ def test_rows_do_not_depend_on_the_batch(rows, isa, threads, dtype):
 
 
 def test_slices_of_an_epoch_do_not_matter(monkeypatch):
-    """fit comes back to Python every 50 ms; where it does depends on the machine, the result not."""
+    """fit comes back to Python every 50 ms; where it does so makes no difference."""
     from fanin.reference import training
 
     expected = result("fit")

@@ -12,9 +12,9 @@ import zipfile
 import cloudpickle
 import numpy as np
 import pytest
-from compare import same_bits
 
 import fanin
+from compare import same_bits
 from fanin import reference
 
 EVERYTHING = {
@@ -38,7 +38,16 @@ def trained(package=fanin, **options):
 
 def same_network(net, other):
     """Equal settings and vectors, and equal after more training."""
-    for name in ("sizes", "output", "seed", "step", "epoch", "input_scale", "dtype", "n_parameters"):
+    for name in (
+        "sizes",
+        "output",
+        "seed",
+        "step",
+        "epoch",
+        "input_scale",
+        "dtype",
+        "n_parameters",
+    ):
         assert getattr(net, name) == getattr(other, name), name
     for a, b in zip(net.layers, other.layers, strict=True):
         for name in ("fan_in", "fan_out", "activation", "dropout", "batch_norm", "l1", "l2"):
@@ -164,6 +173,14 @@ def test_cut_short(package, tmp_path):
             package.load(path)
 
 
+def load(package, path):
+    """The network, or the message of the refusal."""
+    try:
+        return package.load(path), ""
+    except ValueError as error:
+        return None, str(error)
+
+
 def test_a_bit_flipped(package, tmp_path):
     """The archive's checksums: damage is noticed wherever it hits the arrays."""
     path = tmp_path / "net"
@@ -172,10 +189,9 @@ def test_a_bit_flipped(package, tmp_path):
     whole = path.read_bytes()
     for place in range(0, len(whole), 61):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
-        try:
-            loaded = package.load(path)
-        except ValueError as error:
-            assert str(path) in str(error)
+        loaded, message = load(package, path)
+        if loaded is None:
+            assert str(path) in message
         else:  # a byte that nothing depends on, such as a time stamp
             same_bits(loaded.parameters, net.parameters)
 

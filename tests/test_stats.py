@@ -7,10 +7,10 @@ import math
 
 import numpy as np
 import pytest
-from cases import LAYOUTS, STATS, lay_out, params
-from compare import same_bits, unit, within
 
 import fanin
+from cases import LAYOUTS, STATS, lay_out, params
+from compare import same_bits, unit, within
 from fanin import reference
 
 # Outside of these an activation counts as saturated (docs/numerics.md).

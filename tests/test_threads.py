@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from compare import same_bits
 
 import fanin
+from compare import same_bits
 
 DEADLINE = 60  # seconds after which a hang is called one
 
@@ -281,17 +281,3 @@ def test_fork_while_another_thread_computes(rng):
     finally:
         stop.set()
         other.join(DEADLINE)
-
-
-def test_exit_with_threads_alive():
-    """The interpreter ends at once, also while a daemon thread computes."""
-    code = (
-        "import threading, numpy as np, fanin\n"
-        "fanin.set_num_threads(3)\n"
-        "x = np.ones((600, 600))\n"
-        "def busy():\n"
-        "    while True: fanin.matmul(x, x)\n"
-        "for _ in range(2): threading.Thread(target=busy, daemon=True).start()\n"
-        "import time; time.sleep(0.2); print('done')\n"
-    )
-    assert in_child(code) == "done"

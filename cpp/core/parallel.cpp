@@ -49,11 +49,22 @@ int num_threads() {
 
 const char* parallel_kind() { return "openmp"; }
 
+namespace {
+
+// OpenMP runtimes do not survive a fork (GNU's waits for ever for threads the child does not have),
+// so a child of a process that has used threads runs alone.
+std::atomic<bool> in_forked_child{false};
+std::once_flag fork_watched;
+
+}  // namespace
+
 void run_tasks(const Context& context, int64_t tasks, Task task, void* arguments) {
-  if (context.threads <= 1 || tasks <= 1 || inside_task) {
+  if (context.threads <= 1 || tasks <= 1 || inside_task || in_forked_child) {
     run_alone(context, tasks, task, arguments);
     return;
   }
+  std::call_once(fork_watched,
+                 [] { pthread_atfork(nullptr, nullptr, [] { in_forked_child = true; }); });
   const int threads = int(tasks < context.threads ? tasks : context.threads);
   const std::thread::id caller = std::this_thread::get_id();
   std::atomic<bool> stop{false};

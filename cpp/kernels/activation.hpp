@@ -5,7 +5,7 @@
 //     leaky_relu  z > 0 ? z : 0.01 z       a > 0 ? 1 : 0.01
 //     elu         z > 0 ? z : e^z - 1      a > 0 ? 1 : a + 1
 //     selu        l z, l m (e^z - 1)       a > 0 ? l : a + l m
-//     tanh        tanh(z)                  1 - a^2
+//     tanh        tanh(z)                  (1 - a) (1 + a)
 //     sigmoid     s(z) = 1 / (1 + e^-z)    a (1 - a)
 //     softplus    log(1 + e^z)             1 - e^-a
 //     gelu        z Phi(z)                 Phi(z) + z phi(z)
@@ -94,7 +94,7 @@ FANIN_INLINE Vec<T> derivative(Vec<T> a) {
   } else if constexpr (K == A::selu) {
     return select(positive, broadcast(T(selu_lambda)), a + broadcast(T(selu_lambda * selu_alpha)));
   } else if constexpr (K == A::tanh) {
-    return fnma(a, a, one);
+    return (one - a) * (one + a);
   } else if constexpr (K == A::sigmoid) {
     return a * (one - a);
   } else if constexpr (K == A::softplus) {

@@ -1,5 +1,4 @@
-// The words of the kernels: a vector of T (float or double), its masks, and what can be done to
-// them.
+// The words of the kernels: vectors of T (float or double), their masks, and what is done to them.
 //
 //   Vec<T>   width<T> lanes of the hardware's vector      Mask<T>  one truth value per lane
 //   Words    words_width lanes of uint32, for Philox
@@ -44,7 +43,6 @@ constexpr int width = sizeof(Vec<T>) / sizeof(T);
 constexpr int words_width = width<float>;
 
 // ---- the same on every instruction set
-// -------------------------------------------------------------
 
 template <class T>
 FANIN_INLINE Vec<T> broadcast(T x) {
@@ -98,8 +96,8 @@ FANIN_INLINE Mask<T> first(int n) {
 FANIN_INLINE void prefetch(const void* p) { __builtin_prefetch(p); }
 
 // ---- exponents
-// ------------------------------------------------------------------------------------- The lanes
-// as unsigned integers. What follows is exact, hence the same on every instruction set.
+
+// The format of T, and the lanes as unsigned integers.
 
 template <class T>
 struct Format;
@@ -107,8 +105,7 @@ template <>
 struct Format<float> {
   typedef uint32_t Bits __attribute__((vector_size(sizeof(Vec<float>))));
   static constexpr int fraction = 23, bias = 127;
-  static constexpr float magic =
-      0x1.8p23f;  // 1.5 * 2^23: adding it leaves an integer in the low bits
+  static constexpr float magic = 0x1.8p23f;          // added, leaves an integer in the low bits
   static constexpr float smallest = 0x1p-126f;       // smallest normal
   static constexpr float grow = 0x1p23f;             // makes a denormal normal
   static constexpr uint32_t half_root = 0x3f3504f3;  // sqrt(1/2)
@@ -123,8 +120,7 @@ struct Format<double> {
   static constexpr uint64_t half_root = 0x3fe6a09e667f3bcd;
 };
 
-// 2^n, n an integer-valued Vec in the range of normal numbers: -126..127 (float), -1022..1023
-// (double).
+// 2^n, n an integer-valued Vec where 2^n is normal: -126..127 (float), -1022..1023 (double).
 template <class T>
 FANIN_INLINE Vec<T> power_of_two(Vec<T> n) {
   using F = Format<T>;

@@ -35,11 +35,11 @@ FANIN_INLINE void philox(Words (&c)[vectors][4], uint32_t k0, uint32_t k1) {
   }
 }
 
-// `patches` patches of 8 rows x 16 columns, one below the other: rows 8 r8 ... 8 (r8 + patches) -
-// 1, columns c0 ... c0 + 15, c0 a multiple of 16. Bit c of out[i] is set where element (8 r8 + i,
-// c0 + c) is kept. Block (c0 + c, r8 + p) has 16 random bits for each row of patch p: row i takes
-// the low half of word i for i < 4, the high half of word i - 4 from there. An element is dropped
-// when they are below the threshold (0: none is, 65535: all but one in 65536 are).
+// `patches` patches of 8 rows x 16 columns, one below the other: rows 8 r8 and on, columns c0 and
+// on, c0 a multiple of 16. Bit c of out[i] (i < 8 patches) is set where element (8 r8 + i, c0 + c)
+// is kept. Block (c0 + c, r8 + p) has 16 random bits for each row of patch p: row i of it takes the
+// low half of word i for i < 4, the high half of word i - 4 from there. An element is dropped when
+// its bits are below the threshold (0: none is; 65535: all are but one in 65536).
 template <int patches = 1>
 inline void dropout_bits(uint64_t seed, uint64_t step, uint32_t layer, uint64_t r8, uint32_t c0,
                          uint32_t threshold, uint16_t* out) {
@@ -60,9 +60,9 @@ inline void dropout_bits(uint64_t seed, uint64_t step, uint32_t layer, uint64_t 
     for (int v = 0; v < together; ++v) {
       const int patch = (first + v) / per_patch, c = (first + v) % per_patch * words_width;
       for (int j = 0; j < 4; ++j) {
+        // compared as the high half of a word; the other half does not change the answer
         dropped[8 * patch + j] |= bits_less(shift_left<16>(w[v][j]), limit) << c;
-        dropped[8 * patch + j + 4] |= bits_less(w[v][j], limit)
-                                      << c;  // its low half does not matter
+        dropped[8 * patch + j + 4] |= bits_less(w[v][j], limit) << c;
       }
     }
   }
@@ -88,8 +88,7 @@ FANIN_INLINE void philox_rows(const uint32_t counter[4], uint32_t k0, uint32_t k
   }
 }
 
-// `count` blocks (count, 4) of counters c, c + (1, 0, 0, 0), ...; the first word wraps, without a
-// carry.
+// out (count, 4): the blocks of counters c, c + (1, 0, 0, 0), ...; the first word wraps.
 inline void philox_blocks(const uint32_t counter[4], const uint32_t key[2], int64_t count,
                           uint32_t* out) {
   uint32_t rows[words_width][4];
@@ -110,13 +109,13 @@ inline void random_words(uint64_t seed, uint64_t step, uint32_t layer, uint32_t 
   uint32_t rows[words_width][4];
   const int64_t end = start + count;
   // Vectors begin at multiples of their width: c0 then does not overflow within one.
-  const int64_t width = 2 * words_width, first = start / width * width;
-  for (int64_t e = first; e < end; e += width) {
+  constexpr int per_vector = 2 * words_width;
+  for (int64_t e = start / per_vector * per_vector; e < end; e += per_vector) {
     const uint64_t place = uint64_t(e) / 2;
     const uint32_t c[4] = {uint32_t(place), uint32_t(place >> 32), philox_c2(step, layer, stream),
                            uint32_t(step)};
     philox_rows(c, uint32_t(seed), uint32_t(seed >> 32), rows);
-    for (int i = 0; i < width; ++i) {
+    for (int i = 0; i < per_vector; ++i) {
       if (e + i >= start && e + i < end) {
         const uint32_t* w = rows[i / 2] + 2 * (i % 2);
         out[e + i - start] = w[0] | uint64_t(w[1]) << 32;

@@ -13,9 +13,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from recipes import RECIPES, result
-
 import fanin
+from recipes import RECIPES, result
 
 TARGET = Path(__file__).with_name("hashes.json")
 

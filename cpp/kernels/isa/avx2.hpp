@@ -35,7 +35,6 @@ using MaskF = Mask<float>;
 using MaskD = Mask<double>;
 
 // ---- masks
-// -----------------------------------------------------------------------------------------
 
 template <class T>
 FANIN_INLINE Mask<T> mask_from_bits(uint32_t lanes) {
@@ -63,7 +62,6 @@ FANIN_INLINE MaskD operator~(MaskD a) {
 }
 
 // ---- memory
-// ----------------------------------------------------------------------------------------
 
 FANIN_INLINE __m256i low8(int n) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
@@ -83,7 +81,6 @@ FANIN_INLINE VecF broadcast_lanes(float x) { return {_mm256_set1_ps(x)}; }
 FANIN_INLINE VecD broadcast_lanes(double x) { return {_mm256_set1_pd(x)}; }
 
 // ---- arithmetic
-// ------------------------------------------------------------------------------------
 
 FANIN_INLINE VecF fma(VecF a, VecF b, VecF c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
 FANIN_INLINE VecD fma(VecD a, VecD b, VecD c) { return {_mm256_fmadd_pd(a.v, b.v, c.v)}; }
@@ -107,7 +104,6 @@ FANIN_INLINE VecF max(VecF a, VecF b) { return {_mm256_max_ps(a.v, b.v)}; }
 FANIN_INLINE VecD max(VecD a, VecD b) { return {_mm256_max_pd(a.v, b.v)}; }
 
 // ---- comparison and choice
-// -------------------------------------------------------------------------
 
 FANIN_INLINE MaskF operator<(VecF a, VecF b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ)}; }
 FANIN_INLINE MaskD operator<(VecD a, VecD b) { return {_mm256_cmp_pd(a.v, b.v, _CMP_LT_OQ)}; }
@@ -121,7 +117,6 @@ FANIN_INLINE VecF select(MaskF m, VecF a, VecF b) { return {_mm256_blendv_ps(b.v
 FANIN_INLINE VecD select(MaskD m, VecD a, VecD b) { return {_mm256_blendv_pd(b.v, a.v, m.m)}; }
 
 // ---- transpose
-// -------------------------------------------------------------------------------------
 
 FANIN_INLINE void transpose(VecD (&r)[4]) {
   const __m256d a = _mm256_unpacklo_pd(r[0].v, r[1].v), b = _mm256_unpackhi_pd(r[0].v, r[1].v);
@@ -150,7 +145,6 @@ FANIN_INLINE void transpose(VecF (&r)[8]) {
 }
 
 // ---- uint32 lanes
-// ----------------------------------------------------------------------------------
 
 FANIN_INLINE Words set_words(uint32_t x) { return {_mm256_set1_epi32(static_cast<int>(x))}; }
 FANIN_INLINE Words iota() { return {_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)}; }

@@ -42,7 +42,6 @@ using MaskF = Mask<float>;
 using MaskD = Mask<double>;
 
 // ---- masks
-// -----------------------------------------------------------------------------------------
 
 template <class T>
 FANIN_INLINE Mask<T> mask_from_bits(uint32_t lanes) {
@@ -66,7 +65,6 @@ FANIN_INLINE Mask<T> operator~(Mask<T> a) {
 }
 
 // ---- memory
-// ----------------------------------------------------------------------------------------
 
 FANIN_INLINE __mmask16 low16(int n) { return static_cast<__mmask16>((1u << n) - 1u); }
 FANIN_INLINE __mmask8 low8(int n) { return static_cast<__mmask8>((1u << n) - 1u); }
@@ -83,7 +81,6 @@ FANIN_INLINE VecF broadcast_lanes(float x) { return {_mm512_set1_ps(x)}; }
 FANIN_INLINE VecD broadcast_lanes(double x) { return {_mm512_set1_pd(x)}; }
 
 // ---- arithmetic
-// ------------------------------------------------------------------------------------
 
 FANIN_INLINE VecF fma(VecF a, VecF b, VecF c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 FANIN_INLINE VecD fma(VecD a, VecD b, VecD c) { return {_mm512_fmadd_pd(a.v, b.v, c.v)}; }
@@ -122,7 +119,6 @@ FANIN_INLINE void split_word(VecD x, VecD& mantissa, VecD& exponent) {
 }
 
 // ---- comparison and choice
-// -------------------------------------------------------------------------
 
 FANIN_INLINE MaskF operator<(VecF a, VecF b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ)}; }
 FANIN_INLINE MaskD operator<(VecD a, VecD b) { return {_mm512_cmp_pd_mask(a.v, b.v, _CMP_LT_OQ)}; }
@@ -136,7 +132,6 @@ FANIN_INLINE VecF select(MaskF m, VecF a, VecF b) { return {_mm512_mask_blend_ps
 FANIN_INLINE VecD select(MaskD m, VecD a, VecD b) { return {_mm512_mask_blend_pd(m.m, b.v, a.v)}; }
 
 // ---- transpose
-// -------------------------------------------------------------------------------------
 
 FANIN_INLINE void transpose(VecD (&r)[8]) {
   __m512d t[8], u[8];
@@ -181,7 +176,6 @@ FANIN_INLINE void transpose(VecF (&r)[16]) {
 }
 
 // ---- uint32 lanes
-// ----------------------------------------------------------------------------------
 
 FANIN_INLINE Words set_words(uint32_t x) { return {_mm512_set1_epi32(static_cast<int>(x))}; }
 FANIN_INLINE Words iota() {

@@ -37,7 +37,6 @@ using MaskF = Mask<float>;
 using MaskD = Mask<double>;
 
 // ---- masks
-// -----------------------------------------------------------------------------------------
 
 template <class T>
 FANIN_INLINE Mask<T> mask_from_bits(uint32_t lanes) {
@@ -60,7 +59,6 @@ FANIN_INLINE MaskD operator~(MaskD a) {
 }
 
 // ---- memory
-// ----------------------------------------------------------------------------------------
 
 FANIN_INLINE VecF load(const float* p) { return {_mm_loadu_ps(p)}; }
 FANIN_INLINE VecD load(const double* p) { return {_mm_loadu_pd(p)}; }
@@ -86,7 +84,6 @@ FANIN_INLINE VecF broadcast_lanes(float x) { return {_mm_set1_ps(x)}; }
 FANIN_INLINE VecD broadcast_lanes(double x) { return {_mm_set1_pd(x)}; }
 
 // ---- arithmetic
-// ------------------------------------------------------------------------------------
 
 FANIN_INLINE VecF fma(VecF a, VecF b, VecF c) { return {_mm_add_ps(_mm_mul_ps(a.v, b.v), c.v)}; }
 FANIN_INLINE VecD fma(VecD a, VecD b, VecD c) { return {_mm_add_pd(_mm_mul_pd(a.v, b.v), c.v)}; }
@@ -108,7 +105,6 @@ FANIN_INLINE VecF max(VecF a, VecF b) { return {_mm_max_ps(a.v, b.v)}; }
 FANIN_INLINE VecD max(VecD a, VecD b) { return {_mm_max_pd(a.v, b.v)}; }
 
 // ---- comparison and choice
-// -------------------------------------------------------------------------
 
 FANIN_INLINE MaskF operator<(VecF a, VecF b) { return {_mm_cmplt_ps(a.v, b.v)}; }
 FANIN_INLINE MaskD operator<(VecD a, VecD b) { return {_mm_cmplt_pd(a.v, b.v)}; }
@@ -139,7 +135,6 @@ FANIN_INLINE VecD round(VecD x) {
 }
 
 // ---- transpose
-// -------------------------------------------------------------------------------------
 
 FANIN_INLINE void transpose(VecD (&r)[2]) {
   const __m128d a = r[0].v, b = r[1].v;
@@ -149,7 +144,6 @@ FANIN_INLINE void transpose(VecD (&r)[2]) {
 FANIN_INLINE void transpose(VecF (&r)[4]) { _MM_TRANSPOSE4_PS(r[0].v, r[1].v, r[2].v, r[3].v); }
 
 // ---- uint32 lanes
-// ----------------------------------------------------------------------------------
 
 FANIN_INLINE Words set_words(uint32_t x) { return {_mm_set1_epi32(static_cast<int>(x))}; }
 FANIN_INLINE Words iota() { return {_mm_setr_epi32(0, 1, 2, 3)}; }

@@ -36,7 +36,6 @@ using MaskF = Mask<float>;
 using MaskD = Mask<double>;
 
 // ---- masks
-// -----------------------------------------------------------------------------------------
 
 template <class T>
 FANIN_INLINE Mask<T> mask_from_bits(uint32_t lanes) {
@@ -58,7 +57,6 @@ FANIN_INLINE MaskF operator~(MaskF a) { return {vmvnq_u32(a.m)}; }
 FANIN_INLINE MaskD operator~(MaskD a) { return {veorq_u64(a.m, vdupq_n_u64(UINT64_MAX))}; }
 
 // ---- memory
-// ----------------------------------------------------------------------------------------
 
 FANIN_INLINE VecF load(const float* p) { return {vld1q_f32(p)}; }
 FANIN_INLINE VecD load(const double* p) { return {vld1q_f64(p)}; }
@@ -84,7 +82,6 @@ FANIN_INLINE VecF broadcast_lanes(float x) { return {vdupq_n_f32(x)}; }
 FANIN_INLINE VecD broadcast_lanes(double x) { return {vdupq_n_f64(x)}; }
 
 // ---- comparison and choice
-// -------------------------------------------------------------------------
 
 FANIN_INLINE MaskF operator<(VecF a, VecF b) { return {vcltq_f32(a.v, b.v)}; }
 FANIN_INLINE MaskD operator<(VecD a, VecD b) { return {vcltq_f64(a.v, b.v)}; }
@@ -98,7 +95,6 @@ FANIN_INLINE VecF select(MaskF m, VecF a, VecF b) { return {vbslq_f32(m.m, a.v, 
 FANIN_INLINE VecD select(MaskD m, VecD a, VecD b) { return {vbslq_f64(m.m, a.v, b.v)}; }
 
 // ---- arithmetic
-// ------------------------------------------------------------------------------------
 
 FANIN_INLINE VecF fma(VecF a, VecF b, VecF c) { return {vfmaq_f32(c.v, a.v, b.v)}; }
 FANIN_INLINE VecD fma(VecD a, VecD b, VecD c) { return {vfmaq_f64(c.v, a.v, b.v)}; }
@@ -123,7 +119,6 @@ FANIN_INLINE VecF max(VecF a, VecF b) { return select(b < a, a, b); }
 FANIN_INLINE VecD max(VecD a, VecD b) { return select(b < a, a, b); }
 
 // ---- transpose
-// -------------------------------------------------------------------------------------
 
 FANIN_INLINE void transpose(VecD (&r)[2]) {
   const float64x2_t a = r[0].v, b = r[1].v;
@@ -142,7 +137,6 @@ FANIN_INLINE void transpose(VecF (&r)[4]) {
 }
 
 // ---- uint32 lanes
-// ----------------------------------------------------------------------------------
 
 FANIN_INLINE Words set_words(uint32_t x) { return {vdupq_n_u32(x)}; }
 FANIN_INLINE Words iota() { return {uint32x4_t{0, 1, 2, 3}}; }

@@ -59,57 +59,105 @@ class Initializer:
 
 
 def zeros() -> Init:
-    """All weights 0: a layer's units stay equal forever (a lesson, not a choice)."""
+    """Return an initialiser, init(fan_in, fan_out, rng) -> float64 (fan_in, fan_out): all 0.
+
+    A layer's units then stay equal for ever: a lesson, not a choice.  (D. Rumelhart, G. Hinton,
+    R. Williams, 1986, break this symmetry by small random weights.)  Raises nothing.
+    """
     return Initializer("normal", "std", 0.0)
 
 
 def normal(std: float = 0.01) -> Init:
-    """Normal with mean 0 and this standard deviation."""
+    """Return an initialiser, init(fan_in, fan_out, rng) -> float64 (fan_in, fan_out): N(0, std^2).
+
+    std : a number >= 0; TypeError or ValueError when it is not
+
+    Fixed, whatever the fan_in; 0.01 is that of A. Krizhevsky et al., NIPS 2012, section 5.
+    """
     return Initializer("normal", "std", arguments.check_nonnegative("std", std))
 
 
 def uniform(limit: float) -> Init:
-    """Uniform in (-limit, limit)."""
+    """Return an initialiser, init(fan_in, fan_out, rng) -> float64 (fan_in, fan_out).
+
+    Uniform in (-limit, limit): standard deviation limit / sqrt(3) (Y. LeCun et al., 1998).
+
+    limit : a number >= 0; TypeError or ValueError when it is not
+    """
     return Initializer("uniform", "limit", arguments.check_nonnegative("limit", limit))
 
 
 def lecun_normal() -> Init:
-    """Normal with variance 1 / fan_in (LeCun et al. 1998, section 4.6)."""
+    """Return an initialiser, init(fan_in, fan_out, rng) -> float64 (fan_in, fan_out).
+
+    Normal with variance 1 / fan_in.
+    Y. LeCun et al., "Efficient BackProp", 1998, section 4.6.  Raises nothing.
+    """
     return Initializer("normal", "lecun")
 
 
 def lecun_uniform() -> Init:
-    """Uniform with variance 1 / fan_in (LeCun et al. 1998, section 4.6)."""
+    """Return an initialiser, init(fan_in, fan_out, rng) -> float64 (fan_in, fan_out).
+
+    Uniform with variance 1 / fan_in.
+    Y. LeCun et al., "Efficient BackProp", 1998, section 4.6.  Raises nothing.
+    """
     return Initializer("uniform", "lecun")
 
 
 def xavier_normal() -> Init:
-    """Normal with variance 1 / fan_in: the lecture notes' Xavier; see glorot_normal."""
+    """Return an initialiser, init(fan_in, fan_out, rng) -> float64 (fan_in, fan_out).
+
+    Normal with variance 1 / fan_in.
+    Many lecture notes call this rule Xavier (LeCun et al. 1998); Xavier Glorot's paper has
+    another one: `glorot_normal`, which PyTorch calls xavier_normal.  Raises nothing.
+    """
     return Initializer("normal", "lecun")
 
 
 def xavier_uniform() -> Init:
-    """Uniform with variance 1 / fan_in: the lecture notes' Xavier; see glorot_uniform."""
+    """Return an initialiser, init(fan_in, fan_out, rng) -> float64 (fan_in, fan_out).
+
+    Uniform with variance 1 / fan_in.
+    Many lecture notes call this rule Xavier (LeCun et al. 1998); Xavier Glorot's paper has
+    another one: `glorot_uniform`, which PyTorch calls xavier_uniform.  Raises nothing.
+    """
     return Initializer("uniform", "lecun")
 
 
 def glorot_normal() -> Init:
-    """Normal with variance 2 / (fan_in + fan_out) (Glorot & Bengio 2010, equation 12)."""
+    """Return an initialiser, init(fan_in, fan_out, rng) -> float64 (fan_in, fan_out).
+
+    Normal with variance 2 / (fan_in + fan_out).
+    X. Glorot, Y. Bengio, AISTATS 2010, equation 12.  Raises nothing.
+    """
     return Initializer("normal", "glorot")
 
 
 def glorot_uniform() -> Init:
-    """Uniform with variance 2 / (fan_in + fan_out) (Glorot & Bengio 2010, equation 16)."""
+    """Return an initialiser, init(fan_in, fan_out, rng) -> float64 (fan_in, fan_out).
+
+    Uniform with variance 2 / (fan_in + fan_out).
+    X. Glorot, Y. Bengio, AISTATS 2010, equation 16.  Raises nothing.
+    """
     return Initializer("uniform", "glorot")
 
 
 def he_normal() -> Init:
-    """Normal with variance 2 / fan_in (He et al. 2015, equation 10)."""
+    """Return an initialiser, init(fan_in, fan_out, rng) -> float64 (fan_in, fan_out).
+
+    Normal with variance 2 / fan_in.
+    K. He et al., ICCV 2015, equation 10.  Raises nothing.
+    """
     return Initializer("normal", "he")
 
 
 def he_uniform() -> Init:
-    """Uniform with variance 2 / fan_in (He et al. 2015, equation 10)."""
+    """Return an initialiser, init(fan_in, fan_out, rng) -> float64 (fan_in, fan_out).
+
+    Uniform with variance 2 / fan_in.
+    K. He et al., ICCV 2015, equation 10.  Raises nothing.
+    """
     return Initializer("uniform", "he")
 
 

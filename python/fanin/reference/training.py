@@ -274,15 +274,17 @@ def fit(
     batch_size = arguments.check_integer("batch_size", batch_size, 1)
     scale = net.input_scale if input_scale is None else check_scale(input_scale)
     callbacks = check_callbacks(callbacks)
+    monitor = arguments.check_bool("monitor", monitor)
+    shuffle = arguments.check_bool("shuffle", shuffle)
     x = as_rows("x", x, net.sizes[0])
     arguments.check_rows("x", x)
-    y = as_targets(net.output, y, len(x), outputs, dtype)
+    given, y = y, as_targets(net.output, y, len(x), outputs, dtype)
     weight = as_sample_weight(sample_weight, len(x), dtype)
     options = as_loss_options(net.output, class_weight, label_smoothing, outputs, dtype)
     used = _rows_per_epoch(net, len(x), batch_size)
     check_finite("x", x, dtype, scale)
     if net.output == "identity":
-        check_finite("y", y, dtype)
+        check_finite("y", as_array("y", given).reshape(y.shape), dtype)
     held_out = _as_validation(net, validation, scale)
     watch = _Watch(early_stopping, held_out is not None, net.output != "identity")
     if isinstance(optimizer, Optimizer):
@@ -392,7 +394,7 @@ def _as_validation(
         weight = as_sample_weight(given, len(x), net.dtype)
         check_finite("x", x, net.dtype, scale)
         if net.output == "identity":
-            check_finite("y", y, net.dtype)
+            check_finite("y", as_array("y", validation[1]).reshape(y.shape), net.dtype)
     except (TypeError, ValueError) as error:
         raise type(error)(f"validation: {error}") from None
     return x, y, weight
