@@ -79,36 +79,50 @@ void exact_float64(int function, int64_t count, const double* x, long double* ou
 
 // The largest |got - exact| in units of the last place of `exact`, and where it is. What overflows
 // counts as 2^128 (2^1024), the number that would come next. NaN agrees with NaN only.
-#define WORST(error)      \
-  if ((error) > worst) {  \
-    worst = (error);      \
-    *where = i;           \
-  }
-
 double ulps_float32(int64_t count, const double* exact, const float* got, int64_t* where) {
   double worst = -1;
-  for (int64_t i = 0; i < count; ++i) {
-    const double a = fmin(fmax(exact[i], -0x1p128), 0x1p128);
-    const double b = fmin(fmax((double)got[i], -0x1p128), 0x1p128);
-    union { double value; uint64_t bits; } size = {a}, per_ulp;
-    int64_t exponent = (int64_t)(size.bits >> 52 & 0x7ff) - 1023;
-    exponent = exponent < -126 ? -126 : exponent > 127 ? 127 : exponent;
-    per_ulp.bits = (uint64_t)(1023 + 23 - exponent) << 52;
-    const double error = fabs(a - b) * per_ulp.value;
-    WORST(isnan(exact[i]) == isnan(got[i]) ? isnan(exact[i]) ? 0 : error : INFINITY)
+  for (int64_t start = 0; start < count; start += 256) {
+    const int n = count - start < 256 ? (int)(count - start) : 256;
+    double errors[256];
+    for (int i = 0; i < n; ++i) {  // no branches, for the vectoriser
+      double a = exact[start + i], b = got[start + i];
+      a = a > 0x1p128 ? 0x1p128 : a;
+      a = a < -0x1p128 ? -0x1p128 : a;
+      b = b > 0x1p128 ? 0x1p128 : b;
+      b = b < -0x1p128 ? -0x1p128 : b;
+      union { double value; uint64_t bits; } size = {a}, per_ulp;
+      int64_t exponent = (int64_t)(size.bits >> 52 & 0x7ff) - 1023;
+      exponent = exponent < -126 ? -126 : exponent;
+      exponent = exponent > 127 ? 127 : exponent;
+      per_ulp.bits = (uint64_t)(1023 + 23 - exponent) << 52;
+      const double error = fabs(a - b) * per_ulp.value;
+      errors[i] = a == a && b == b ? error : (a == a) == (b == b) ? 0 : INFINITY;
+    }
+    for (int i = 0; i < n; ++i) {
+      if (errors[i] > worst) {
+        worst = errors[i];
+        *where = start + i;
+      }
+    }
   }
   return worst;
 }
 
 double ulps_float64(int64_t count, const long double* exact, const double* got, int64_t* where) {
+  const long double limit = ldexpl(1, 1024);
   double worst = -1;
   for (int64_t i = 0; i < count; ++i) {
-    const long double limit = ldexpl(1, 1024);
     const long double a = fminl(fmaxl(exact[i], -limit), limit);
     const long double b = fminl(fmaxl(got[i], -limit), limit);
     const int exponent = a == 0 || ilogbl(a) < -1022 ? -1022 : ilogbl(a) > 1023 ? 1023 : ilogbl(a);
-    const double error = (double)ldexpl(fabsl(a - b), 52 - exponent);
-    WORST(isnan(exact[i]) == isnan(got[i]) ? isnan(exact[i]) ? 0 : error : INFINITY)
+    double error = (double)ldexpl(fabsl(a - b), 52 - exponent);
+    if (isnan(exact[i]) || isnan(got[i])) {
+      error = isnan(exact[i]) && isnan(got[i]) ? 0 : INFINITY;
+    }
+    if (error > worst) {
+      worst = error;
+      *where = i;
+    }
   }
   return worst;
 }

@@ -23,13 +23,14 @@ def compile_oracle(folder: Path) -> ctypes.CDLL:
             "test_minimal.py is the one file that needs no compiler"
         )
     library = folder / "oracle.so"
-    flags = ["-O2", "-ffp-contract=off", "-fPIC", "-shared"]
-    source = Path(__file__).with_name("oracle.c")
-    command = [compiler, *flags, str(source), "-o", str(library), "-lm"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
-    return ctypes.CDLL(str(library))
+    flags = ["-O3", "-ffp-contract=off", "-fno-trapping-math", "-fPIC", "-shared"]
+    source = str(Path(__file__).with_name("oracle.c"))
+    for tuned in (["-march=native"], []):  # faster where the compiler knows the processor
+        command = [compiler, *flags, *tuned, source, "-o", str(library), "-lm"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode == 0:
+            return ctypes.CDLL(str(library))
+    raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
 
 
 class Oracle:

@@ -75,40 +75,38 @@ def test_ulps(name, dtype, isa, rng, oracle):
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_ulps_of_every_float(name, oracle):
     """All 2^32 of them, on every set; sets with fma give the same bits."""
-    chunk = 2**21
-    before = fanin.isa(), fanin.get_num_threads()
-    fanin.set_num_threads(1)
+    count = 2**21
+    bits = np.arange(count, dtype=np.uint32)
+    before = fanin.isa()
 
     def exact(start):
-        x = np.arange(start, start + chunk, dtype=np.uint64).astype(np.uint32).view(np.float32)
+        x = (bits + np.uint32(start)).view(np.float32)
         return x, oracle.exact(name, x)
 
-    def check(isa, x, truth, y):
+    def check(isa, x, truth, fused):
+        """The set's results, when others have to be equal to them."""
+        fanin.set_isa(isa)
+        y = _core.function(name, x)
+        if isa != "baseline" and fused is not None:
+            if not np.array_equal(y.view(np.uint32), fused.view(np.uint32)):
+                same_bits(y, fused)  # the bits of a NaN may differ
+            return fused
         worst, place = oracle.ulps(truth, y)
         assert worst <= bound(name, "float32", isa), f"{isa}: {name}({x[place]!r}): {worst} ulp"
-        return worst
+        return None if isa == "baseline" else y
 
-    worst = dict.fromkeys(fanin.available_isas(), 0.0)
     try:
-        with ThreadPoolExecutor(2) as pool:
+        with ThreadPoolExecutor(1) as pool:  # the exact values one part ahead, on the other core
             ahead = pool.submit(exact, 0)
-            for start in range(0, 2**32, chunk):
+            for start in range(0, 2**32, count):
                 x, truth = ahead.result()
-                if start + chunk < 2**32:
-                    ahead = pool.submit(exact, start + chunk)
+                if start + count < 2**32:
+                    ahead = pool.submit(exact, start + count)
                 fused = None
-                for isa in worst:
-                    fanin.set_isa(isa)
-                    y = _core.function(name, x)
-                    if isa != "baseline" and fused is not None:
-                        assert y.tobytes() == fused.tobytes() or same_bits(y, fused) is None
-                        continue
-                    fused = y if isa != "baseline" else None
-                    worst[isa] = max(worst[isa], check(isa, x, truth, y))
+                for isa in fanin.available_isas():
+                    fused = check(isa, x, truth, fused)
     finally:
-        fanin.set_isa(before[0])
-        fanin.set_num_threads(before[1])
-    print(name, worst)
+        fanin.set_isa(before)
 
 
 @pytest.mark.slow
@@ -119,7 +117,7 @@ def test_ulps_of_many_doubles(name, isa, oracle):
     for _ in range(5):
         worst = max(worst, check_ulps(name, where_it_matters("float64", 400_000, rng), isa, oracle))
     check_ulps(name, some_numbers("float64", 2_000_003), isa, oracle)
-    print(name, isa, worst)
+    assert worst > 0.45
 
 
 EXACT = {

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 
@@ -172,3 +175,54 @@ def test_a_handler_that_raises_something_else():
     thread.join()
     assert np.isfinite(net.parameters).all()
     assert np.isfinite(net.train_step(x[:64], y[:64], fanin.Adam()))
+
+
+HANDLED = """
+    import os, signal, sys
+    import numpy as np
+    import fanin
+
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((2048, 512)).astype(np.float32), rng.integers(0, 10, 2048)
+    more = rng.standard_normal((20000, 512)).astype(np.float32)
+    nets = [fanin.MLP([512, 1024, 1024, 10], dropout=0.5) for _ in range(2)]
+    refused = []
+
+    def handler(number, frame):
+        try:
+            {action}
+        except RuntimeError as error:
+            refused.append(str(error))
+
+    signal.signal(signal.SIGALRM, handler)
+    for net in nets:
+        net.train_step(x[:64], y[:64], fanin.SGD(0.1))
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    nets[0].fit(x, y, epochs=4, batch_size=1024, progress=False)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    nets[1].fit(x, y, epochs=4, batch_size=1024, progress=False)
+    print(np.array_equal(nets[0].parameters, nets[1].parameters), nets[0].step, *refused)
+"""
+ACTIONS = {
+    "a larger batch forward": "nets[0].forward(more, training=True)",
+    "a step": "nets[0].train_step(more, np.zeros(20000, int), fanin.SGD(0.1))",
+    "a prediction": "nets[0].predict(more)",
+    "another network": "fanin.MLP([512, 10]).predict(more)",
+    "an operation": "fanin.matmul(more, more[:100].T)",
+    "a fork": "os.fork() or os._exit(0)",
+}
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_a_handler_in_the_middle_of_a_step(action):
+    """Python runs signal handlers inside of a training call, between two of its tasks. Whatever
+    one does there, the training goes on as if nothing had happened; using the network that is
+    being trained is refused.
+    """
+    program = textwrap.dedent(HANDLED.replace("{action}", ACTIONS[action]))
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
+                          timeout=60, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    same, step, *refused = done.stdout.split(maxsplit=2)
+    assert (same, step) == ("True", "9")
+    assert not refused or "nets[0]" in ACTIONS[action]

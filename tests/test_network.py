@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import sys
@@ -249,6 +250,17 @@ def test_mask_of_a_layer(package):
         same_bits(z[:, 0], (kept.sum(axis=1) * 6).astype(np.float32))
         net.backward(np.zeros((20, 2), np.float32))
         net.update(package.SGD(0.0))
+
+
+def test_the_seed_is_the_masks_seed(package):
+    """Whether a seed may be changed or not: masks are those of the seed the network shows."""
+    net = package.MLP([1, 40, 1], activation="identity", dropout=0.5, seed=9, output="identity")
+    net.parameters = np.ones(net.n_parameters)
+    with contextlib.suppress(AttributeError):
+        net.seed = 10
+    kept = package.dropout_mask((20, 40), 0.5, (net.seed, 0, 0))
+    z = net.forward(np.ones((20, 1), np.float32), training=True)
+    same_bits(z[:, 0], (kept.sum(axis=1) * 4 + 1).astype(np.float32))
 
 
 def test_batch_norm_statistics(package, rng):
@@ -641,6 +653,46 @@ def test_data_of_every_kind(kind, scale, package, tmp_path):
     steps = [net.train_step(data, y, optimizer) for net, data, optimizer
              in zip(nets, (x, values), optimizers, strict=True)]  # fmt: skip
     assert steps[0] == steps[1]
+
+
+def labels_of(kind: str, y: np.ndarray, tmp_path):
+    """The same labels as another array."""
+    if kind == "list":
+        return y.tolist()
+    if kind == "strided":
+        return np.repeat(y, 3)[::3]
+    if kind == "reversed":
+        return np.ascontiguousarray(y[::-1])[::-1]
+    if kind == "memmap":
+        np.save(tmp_path / "y.npy", y)
+        return np.load(tmp_path / "y.npy", mmap_mode="r")
+    return y.astype(kind)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int8", ">i4", "uint64", "list", "strided", "reversed",
+                                  "memmap"])  # fmt: skip
+def test_labels_of_every_kind(kind, package, tmp_path):
+    x, y = blobs(50)
+    nets = [small_net(package) for _ in range(2)]
+    for net, labels in zip(nets, (y, labels_of(kind, y, tmp_path)), strict=True):
+        net.fit(x, labels, validation=(x, labels), epochs=2, batch_size=16, progress=False)
+        net.train_step(x, labels, package.Adam())
+    same_bits(nets[0].parameters, nets[1].parameters)
+    assert nets[0].evaluate(x, y) == nets[1].evaluate(x, labels_of(kind, y, tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["bool", "uint8", "int64", "float16", "float64", "list"])
+@pytest.mark.parametrize("output", ["sigmoid", "identity"])
+def test_targets_of_every_kind(kind, output, package, tmp_path):
+    """Zeros and ones of any real dtype, as a column or a vector."""
+    x, y = blobs(50, classes=2)
+    nets = [package.MLP([4, 8, 1], output=output, seed=1) for _ in range(3)]
+    found = labels_of(kind, y, tmp_path)
+    for net, targets in zip(nets, (y.astype(np.float32), found, np.reshape(found, (50, 1))),
+                            strict=True):  # fmt: skip
+        net.fit(x, targets, epochs=2, batch_size=16, progress=False)
+    same_bits(nets[0].parameters, nets[1].parameters)
+    same_bits(nets[0].parameters, nets[2].parameters)
 
 
 def test_input_scale(package):

@@ -7,9 +7,7 @@ The gradients are a second such vector, in the same order.
 `_bind`, `_forward`, `_backward`, `_loss_and_gradients`, `update`, `_train_rows` and `_order`.
 """
 
-import contextlib
 import itertools
-import json
 import os
 import threading
 import time
@@ -19,7 +17,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from . import arguments, training
+from . import arguments, saving, training
 from .activation import sigmoid
 from .arguments import Array
 from .dense import Layer, LayerCache, layer_backward, layer_forward
@@ -28,9 +26,6 @@ from .loss import ClassWeight, softmax
 from .optimizer import Adam, AdamW, Optimizer
 from .random import Stream, permutation
 from .training import Callback, EarlyStopping, History
-
-FORMAT = "fanin"
-FORMAT_VERSION = 1
 
 # What a file holds besides: the arrays, and the settings that make the layers.
 _VECTORS = ("parameters", "running_mean", "running_var")
@@ -721,60 +716,19 @@ class MLP:
 
         Raises OSError when the file cannot be written.
         """
-        target = os.fspath(path)
-        if not isinstance(target, str):
-            raise TypeError(f"path: expected str or os.PathLike[str], got {path!r}")
         with self._lock:
-            config = {"format": FORMAT, "format_version": FORMAT_VERSION, **self._config()}
-            arrays = {
-                "config": np.array(json.dumps(config)),
-                **{name: getattr(self, name) for name in _VECTORS},
-            }
-            temporary = f"{target}.{os.getpid()}-{threading.get_ident()}.tmp"
-            try:
-                with open(temporary, "xb") as file:
-                    np.savez(file, **arrays)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(temporary, target)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    os.remove(temporary)
-                raise
+            saving.write(path, self._config(), {name: getattr(self, name) for name in _VECTORS})
 
     @classmethod
     def _load(cls, path: str | os.PathLike[str]) -> Self:
         """Return the network of a file; what `load` does, for this class."""
-        with open(path, "rb") as file:
-            try:
-                return cls._read(file)
-            except Exception as error:  # whatever a broken file makes zip, JSON and NumPy raise
-                reason = str(error) or type(error).__name__
-                raise ValueError(
-                    f"{os.fspath(path)}: expected a network saved by MLP.save: {reason}"
-                ) from error
+        return saving.read(path, _VECTORS, cls._from_parts)
 
     @classmethod
-    def _read(cls, file: Any) -> Self:
-        archive = np.load(file, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError("it holds one array, not an archive")
-        with archive:
-            missing = {"config", *_VECTORS} - set(archive.files)
-            if missing:
-                raise ValueError(f"it has no {', '.join(sorted(missing))}")
-            config = json.loads(str(archive["config"]))
-            if not isinstance(config, dict) or config.pop("format", None) != FORMAT:
-                raise ValueError("its config is not that of a network")
-            version = config.pop("format_version", None)
-            if version != FORMAT_VERSION:
-                raise ValueError(
-                    f"format_version is {version!r}, this release reads {FORMAT_VERSION}"
-                )
-            strange = set(config) ^ set(_CONFIG)
-            if strange:
-                raise ValueError(f"its config misses or adds {', '.join(sorted(strange))}")
-            vectors = {name: archive[name] for name in _VECTORS}
+    def _from_parts(cls, config: dict[str, Any], vectors: dict[str, Array]) -> Self:
+        strange = set(config) ^ set(_CONFIG)
+        if strange:
+            raise ValueError(f"its config misses or adds {', '.join(sorted(strange))}")
         wanted = sum(_parameters_per_layer(config["sizes"], config["batch_norm"]))
         if vectors["parameters"].shape != (wanted,):
             raise ValueError(
