@@ -178,6 +178,20 @@ def test_demo_refuses(what, tmp_path):
     assert "Traceback" not in text
 
 
+def test_demo_without_scikit_learn(tmp_path):
+    """The digits come with it: one line that says what to install."""
+    hidden = "import sys; sys.modules['sklearn'] = None\nfrom fanin.__main__ import main\n"
+    text = run("-c", hidden + "sys.exit(main(['demo']))", cwd=tmp_path, code=2)
+    assert "pip install" in text
+    assert "Traceback" not in text
+
+
+def test_import_from_the_source_folder(tmp_path):
+    """The folder without the compiled module: the error says to install."""
+    text = run("-c", "import fanin", cwd=tmp_path, code=1, PYTHONPATH=str(ROOT / "python"))
+    assert "ImportError: fanin's compiled module is missing: install the package" in text
+
+
 COMMANDS = ["", "dmo", "demo --epochs 0", "demo --seed x", "demo --splits 2 --data f.npz"]
 
 

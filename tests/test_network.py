@@ -596,6 +596,20 @@ def test_progress(progress, package, monkeypatch):
     assert bool(stream.getvalue()) == (progress is True)
 
 
+def test_progress_without_tqdm(package, monkeypatch, capsys):
+    """Asked for and not installed: a line per epoch; not asked for: nothing."""
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    x, y = blobs(20)
+    small_net(package).fit(x, y, epochs=2)
+    assert capsys.readouterr().err == ""
+    small_net(package).fit(x, y, epochs=2, progress=True)
+    shown = capsys.readouterr()
+    lines = (shown.out + shown.err).splitlines()
+    assert len(lines) == 2
+    assert "epoch 2/2" in lines[1]
+    assert "loss" in lines[1]
+
+
 # ---- data of every kind ----------------------------------------------------------------------
 
 

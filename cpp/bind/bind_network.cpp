@@ -1,12 +1,15 @@
 // The network of cpp/net on NumPy arrays. The arrays behind the flat vectors are kept alive here.
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <memory>
 
 #include "../net/network.hpp"
 #include "arrays.hpp"
 #include "bind.hpp"
+#include "optimizer.hpp"
 
 namespace fanin {
 namespace {
@@ -36,7 +39,25 @@ class Signals {
 };
 
 using LayerArguments = std::tuple<int64_t, int64_t, int, uint32_t, bool, double, double>;
-using RuleArguments = std::tuple<int, double, double, double, double, bool>;
+
+// A network does one thing at a time; the lock in Python lets the same thread in twice, as from the
+// handler of a signal that came during a step.
+class InUse {
+ public:
+  explicit InUse(std::atomic_flag& flag) : flag_(flag) {
+    if (flag_.test_and_set()) {
+      throw std::runtime_error(
+          "this network is computing already: it was called from a signal "
+          "handler during one of its own steps");
+    }
+  }
+  ~InUse() { flag_.clear(); }
+  InUse(const InUse&) = delete;
+  InUse& operator=(const InUse&) = delete;
+
+ private:
+  std::atomic_flag& flag_;
+};
 
 template <class T>
 class BoundNetwork {
@@ -62,6 +83,12 @@ class BoundNetwork {
     if (configs.empty() || output < 0 || output > 2) {
       refuse("layers", "at least one layer and a known output");
     }
+    const LayerConfig& last = configs.back();
+    if (last.activation != Activation::identity || last.dropout_threshold > 0 || last.batch_norm) {
+      refuse("layers", "a last layer without activation, dropout and batch norm");
+    }
+    softmax_ = Output(output) == Output::softmax;
+    least_rows_ = running_count > 0 ? 2 : 1;
     network_ = std::make_unique<Network<T>>(
         configs, Output(output), seed, out_vector<T>(parameters_, "parameters", count),
         out_vector<T>(gradients_, "gradients", count),
@@ -69,8 +96,13 @@ class BoundNetwork {
         out_vector<T>(running_var_, "running_var", running_count));
   }
 
-  void forward(const py::array& x, bool training, uint64_t step, py::array out) {
+  void forward(py::array x, bool training, uint64_t step, py::array out) {
+    const InUse mine(in_use_);
     const View<const T> x_view = input(x);
+    if (training) {
+      check_training_rows(x_view.rows);
+      batch_ = x;  // backward reads it
+    }
     const View<T> out_view = out_matrix<T>(out, "out", x_view.rows, fan_out());
     check_apart(out, x, "out");
     const Computing computing;
@@ -78,6 +110,7 @@ class BoundNetwork {
   }
 
   void backward(const py::array& dout, std::optional<py::array> dx) {
+    const InUse mine(in_use_);
     if (!network_->can_backward()) {
       refuse("backward", "a training forward before it");
     }
@@ -92,10 +125,13 @@ class BoundNetwork {
     network_->backward(computing.context, dout_view, dx_view);
   }
 
-  double loss_and_gradients(const py::array& x, const Optional& labels, const Optional& targets,
+  double loss_and_gradients(py::array x, const Optional& labels, const Optional& targets,
                             const Optional& sample_weight, const Optional& class_weight,
                             double label_smoothing, int bins, uint64_t step) {
+    const InUse mine(in_use_);
     const View<const T> x_view = input(x);
+    check_training_rows(x_view.rows);
+    batch_ = x;
     const Targets<T> of =
         targets_of(x_view.rows, labels, targets, sample_weight, class_weight, label_smoothing);
     const Computing computing;
@@ -108,10 +144,15 @@ class BoundNetwork {
                   const Optional& class_weight, double label_smoothing,
                   const RuleArguments& constants, Optional first, Optional second,
                   const py::array& lr, int64_t steps_done, uint64_t step, int bins_at_last,
-                  double seconds) {
+                  double seconds, bool on_main_thread) {
+    const InUse mine(in_use_);
     const int64_t count = rows.size();
     if (batch_size < 1) {
       refuse("batch_size", "a number >= 1");
+    }
+    if (count > 0) {
+      check_training_rows(std::min(count, batch_size));
+      check_training_rows((count - 1) % batch_size + 1);
     }
     Dataset data = dataset_of(x);
     data.scale = scale;
@@ -125,13 +166,15 @@ class BoundNetwork {
     }
     const Targets<T> of =
         targets_of(x.shape(0), labels, targets, sample_weight, class_weight, label_smoothing);
-    const OptimizerRule<T> rule = rule_of(constants, first, second);
+    const OptimizerRule<T> rule = rule_of<T>(constants, first, second, parameters_.size());
     const double* rates = vector<double>(lr, "lr", (count + batch_size - 1) / batch_size);
     Signals signals;
     Progress done;
     {
       Computing computing;
-      computing.context.interrupted = Signals::interrupted;
+      // Python answers signals on its main thread only; to ask for the interpreter on another one
+      // could end that thread, when the interpreter itself is ending.
+      computing.context.interrupted = on_main_thread ? Signals::interrupted : nullptr;
       computing.context.interrupted_state = &signals;
       done = network_->train(computing.context, data, of, rule, rates, steps_done, step,
                              bins_at_last, seconds);
@@ -140,7 +183,8 @@ class BoundNetwork {
                           signals.error() ? signals.error() : py::none());
   }
 
-  py::tuple stats(size_t layer) const {
+  py::tuple stats(size_t layer) {
+    const InUse mine(in_use_);
     const Stats& of = network_->stats(layer);
     const py::ssize_t units = network_->layers().at(layer).fan_out;
     return py::make_tuple(
@@ -158,6 +202,12 @@ class BoundNetwork {
     return py::array_t<Number>(py::ssize_t(numbers.size()), numbers.data());
   }
 
+  void check_training_rows(int64_t rows) const {
+    if (rows < least_rows_) {
+      refuse("x", "at least " + std::to_string(least_rows_) + " rows in training");
+    }
+  }
+
   int64_t fan_in() const { return network_->layers().front().fan_in; }
   int64_t fan_out() const { return network_->layers().back().fan_out; }
 
@@ -165,30 +215,12 @@ class BoundNetwork {
     return matrix<T>(x, "x", x.ndim() == 2 ? x.shape(0) : 0, fan_in());
   }
 
-  OptimizerRule<T> rule_of(const RuleArguments& constants, Optional& first, Optional& second) {
-    const auto [rule, beta1, beta2, eps, weight_decay, nesterov] = constants;
-    const int64_t count = parameters_.size();
-    const OptimizerRule<T> of{Rule(rule),
-                              beta1,
-                              beta2,
-                              eps,
-                              weight_decay,
-                              nesterov,
-                              out_vector_or_null<T>(first, "first", count),
-                              out_vector_or_null<T>(second, "second", count)};
-    if ((of.rule != Rule::sgd && of.second == nullptr) ||
-        (of.rule == Rule::adam && of.first == nullptr)) {
-      refuse("state", "the optimizer's state");
-    }
-    return of;
-  }
-
   Targets<T> targets_of(int64_t rows, const Optional& labels, const Optional& targets,
                         const Optional& sample_weight, const Optional& class_weight,
                         double label_smoothing) const {
     Targets<T> of;
-    if (labels.has_value() == targets.has_value()) {
-      refuse("y", "labels or targets, one of them");
+    if (labels.has_value() == targets.has_value() || (labels && !softmax_)) {
+      refuse("y", "labels (of a softmax) or targets, one of them");
     }
     if (labels) {
       of.labels = vector<int64_t>(*labels, "y", rows);
@@ -231,6 +263,10 @@ class BoundNetwork {
   }
 
   py::array parameters_, gradients_, running_mean_, running_var_;
+  py::object batch_;  // the last one trained on
+  bool softmax_ = false;
+  int64_t least_rows_ = 1;
+  std::atomic_flag in_use_;
   std::unique_ptr<Network<T>> network_;
 };
 

@@ -5,9 +5,9 @@
 #include <pybind11/stl.h>
 
 #include "../core/buffer.hpp"
-#include "../net/optimizer.hpp"
 #include "arrays.hpp"
 #include "bind.hpp"
+#include "optimizer.hpp"
 
 namespace fanin {
 namespace {
@@ -162,6 +162,9 @@ void batch_norm_forward(const py::array& x, const py::array& gamma, const py::ar
     }
     layer.x_hat = out_vector_or_null<T>(x_hat, "x_hat", rows * cols);
     layer.inv_std = out_vector<T>(inv_std, "inv_std", cols);
+    if (training && rows < 2) {
+      refuse("x", "at least 2 rows in training");
+    }
     layer.training = training;
     layer.momentum = momentum;
     layer.eps = eps;
@@ -238,8 +241,9 @@ double loss(const py::array& z, const Optional& labels, const Optional& targets,
         refuse("labels", "classes in [0, " + std::to_string(cols) + ")");
       }
     }
-    if (labels.has_value() == targets.has_value()) {
-      refuse("labels", "labels or targets, one of them");
+    constexpr bool takes_labels = Member32 == &Ops<float>::softmax_cross_entropy;
+    if (labels.has_value() == targets.has_value() || (labels && !takes_labels)) {
+      refuse("labels", "labels (of a softmax) or targets, one of them");
     }
     if (targets) {
       of.targets = rows_matrix<T>(*targets, "targets", rows, cols);
@@ -271,9 +275,6 @@ void softmax(const py::array& z, py::array p) {
   });
 }
 
-// (rule, beta1, beta2, eps, weight_decay, nesterov)
-using RuleArguments = std::tuple<int, double, double, double, double, bool>;
-
 void optimizer_update(const RuleArguments& constants, double lr, int64_t steps_done,
                       py::array parameters, const py::array& gradients, Optional first,
                       Optional second, const Optional& decay_mask) {
@@ -281,20 +282,9 @@ void optimizer_update(const RuleArguments& constants, double lr, int64_t steps_d
     const int64_t count = parameters.size();
     T* p = out_vector<T>(parameters, "parameters", count);
     const T* g = vector<T>(gradients, "gradients", count);
-    const auto [rule, beta1, beta2, eps, weight_decay, nesterov] = constants;
-    const OptimizerRule<T> of{Rule(rule),
-                              beta1,
-                              beta2,
-                              eps,
-                              weight_decay,
-                              nesterov,
-                              out_vector_or_null<T>(first, "first", count),
-                              out_vector_or_null<T>(second, "second", count)};
-    if ((of.rule != Rule::sgd && of.second == nullptr) ||
-        (of.rule == Rule::adam && of.first == nullptr)) {
-      refuse("state", "the optimizer's state");
-    }
-    const bool* mask = vector_or_null<bool>(decay_mask, "decay_mask", count);
+    const OptimizerRule<T> of = rule_of<T>(constants, first, second, count);
+    const auto* mask =
+        reinterpret_cast<const uint8_t*>(vector_or_null<bool>(decay_mask, "decay_mask", count));
     const Computing computing;
     apply_rule(ops_of<T>(table()), computing.context, of, lr, steps_done, p, g, 0, count, true,
                mask);

@@ -1,6 +1,7 @@
 // The machine: instruction sets, threads, build, measured peaks.
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 

@@ -26,10 +26,8 @@ bool cpu_has(const char* isa) {
            __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
   }
   return false;
-#elif defined(__aarch64__)
-  return std::strcmp(isa, "neon") == 0;
 #else
-  return std::strcmp(isa, "baseline") == 0;
+  return std::strcmp(isa, "neon") == 0;
 #endif
 }
 

@@ -191,7 +191,7 @@ struct Update {
   double eps;
   double correction;  // Adam: 1 / sqrt(1 - beta2^t)
   double decay;
-  const bool* decay_mask;  // (count) what is decayed; null: all
+  const uint8_t* decay_mask;  // (count) not 0 where a parameter decays; null: everywhere
   bool nesterov;
 };
 

@@ -112,6 +112,7 @@ class Pool {
   static constexpr uint64_t closed = 0xffffffff;
 
   std::mutex one_job;
+  std::atomic<bool> abandoned{false};  // we are a forked child: the other threads are not here
 
   void run(const Context& context, int64_t tasks, Task task, void* arguments) {
     const int threads = start(int(tasks < context.threads ? tasks : context.threads));
@@ -131,8 +132,13 @@ class Pool {
     inside_task = true;
     claim(job, &context);
     inside_task = false;
-    for (int spin = 0; unfinished_.load(std::memory_order_acquire) > 0; ++spin) {
-      spin < spins ? pause() : std::this_thread::yield();
+    for (int spin = 0; unfinished_.load(std::memory_order_acquire) > 0 && !abandoned;) {
+      if (spin < spins) {
+        ++spin;
+        pause();
+      } else {
+        std::this_thread::yield();
+      }
     }
   }
 
@@ -215,15 +221,18 @@ class Pool {
 };
 
 // Never destroyed: its threads may outlive every static object. A child of fork() has none of the
-// threads, so it starts with a fresh pool; the old one is left behind.
+// threads, so it starts with a fresh pool; the old one is left behind, locked or not. (A handler
+// that locked it before the fork would wait for a thread that may be waiting for the interpreter.)
 std::atomic<Pool*> the_pool{nullptr};
 std::once_flag pool_made;
 
 Pool& pool() {
   std::call_once(pool_made, [] {
     the_pool = new Pool;
-    pthread_atfork([] { the_pool.load()->one_job.lock(); },
-                   [] { the_pool.load()->one_job.unlock(); }, [] { the_pool = new Pool; });
+    pthread_atfork(nullptr, nullptr, [] {
+      the_pool.load()->abandoned = true;
+      the_pool = new Pool;
+    });
   });
   return *the_pool.load();
 }

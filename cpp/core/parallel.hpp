@@ -34,8 +34,8 @@ static inline void parallel_for(const Context& context, int64_t tasks, Body& bod
       &body);
 }
 
-// How many threads work of about `nanoseconds` on one thread is worth, at most context.threads:
-// handing out a task costs about 1 microsecond when threads are awake (docs/performance.md).
+// `context` for work of about `nanoseconds` on one thread: below 10 microseconds it stays there, as
+// handing out a task costs about one when threads are awake and many when they sleep.
 static inline Context worth(const Context& context, double nanoseconds) {
   Context copy = context;
   if (nanoseconds < 10000.0) {

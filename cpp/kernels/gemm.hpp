@@ -1,4 +1,5 @@
-// out = x @ w, x (m, k), w (k, n), out (m, n); any strides for x and w, unit column stride for out.
+// out = x @ w, x (m, k), w (k, n), out (m, n); any strides for x and w, unit stride along rows
+// or columns for out.
 //
 // One element of the product, on every instruction set with fma, is exactly
 //

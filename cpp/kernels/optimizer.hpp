@@ -76,7 +76,7 @@ void adam(const Context& context, const Update<T>& update) {
       } else {
         uint32_t decayed = 0;
         for (int l = 0; l < lanes; ++l) {
-          decayed |= uint32_t(update.decay_mask[i + l]) << l;
+          decayed |= uint32_t(update.decay_mask[i + l] != 0) << l;
         }
         p = select(mask_from_bits<T>(decayed), smaller, p);
       }

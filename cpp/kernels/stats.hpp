@@ -2,17 +2,20 @@
 //
 // Per block of row_block rows and per column j, seven numbers are kept (`Moments`):
 //
-//     shift   the column's first value in the block (0 when that is not finite)
-//     sum     sum of a - shift                square   sum of (a - shift)^2
+//     shift      the column's first value in the block (0 when that is not finite)
+//     deviation  the mean of a - shift
+//     spread     the standard deviation within the block
 //     zeros   how many are 0                  saturated  how many lie outside [lo, hi]
 //     min, max  NaN when there is one
 //
-// The block's mean is shift + sum / rows and its sum of squared deviations square - sum^2 / rows.
-// The shift is one of the values, so that difference loses at most a factor of row_block in
-// relative accuracy however far the mean is from zero (Chan, Golub and LeVeque, "Algorithms for
-// computing the sample variance", 1983). Blocks are then joined in order in double:
+// spread^2 rows is square - sum^2 / rows, of the sums of a - shift and (a - shift)^2. The
+// shift is one of the values, so this difference loses at most a factor of row_block in relative
+// accuracy however far the mean is from zero (Chan, Golub and LeVeque, "Algorithms for computing
+// the sample variance", 1983). Where the squares leave the range of T the column is done again in
+// double
+// (`far_column`). Blocks are then joined in order in double:
 //
-//     mean = sum rows_b mean_b / m,    M2 = sum (M2_b + rows_b (mean_b - mean)^2)
+//     mean = sum rows_b mean_b / m,    M2 = sum rows_b (spread_b^2 + (mean_b - mean)^2)
 //
 // Everything runs down columns, lane by lane: no order depends on the width of a vector.
 #pragma once
@@ -26,11 +29,11 @@ namespace {
 // as n rounded up to whole groups of 16, so that whole vectors may be written.
 template <class T>
 struct Moments {
-  T *shift, *sum, *square, *zeros, *saturated, *min, *max;
+  T *shift, *deviation, *spread, *zeros, *saturated, *min, *max;
   int64_t stride;
 };
 
-// Lays the arrays out in `scratch`; behind them `*rest` is room for 3 n doubles.
+// Lays the arrays out in `scratch`, behind `*rest`, room for 3 n doubles.
 template <class T>
 Moments<T> moments_in(T* scratch, int64_t rows, int64_t cols, double** rest) {
   const int64_t stride = round_up(cols, 16), size = row_blocks(rows) * stride;
@@ -45,6 +48,14 @@ Moments<T> moments_in(T* scratch, int64_t rows, int64_t cols, double** rest) {
           base + 6 * size,
           stride};
 }
+
+// Sums of squares in this range have lost nothing to overflow or underflow.
+template <class T>
+constexpr T least_square = sizeof(T) == 4 ? T(0x1p-80) : T(0x1p-900);
+template <class T>
+constexpr T most_square = sizeof(T) == 4 ? T(0x1p120) : T(0x1p1000);
+template <class T>
+constexpr T most = sizeof(T) == 4 ? T(__FLT_MAX__) : T(__DBL_MAX__);
 
 // The running moments of one vector of columns.
 template <class T>
@@ -72,18 +83,45 @@ struct ColumnMoments {
     unordered = unordered | is_nan(a);
   }
 
-  [[gnu::always_inline]] void finish(const Moments<T>& to, int64_t block, int64_t col) const {
+  // Returns the lanes, as bits, whose squares left the range of T.
+  [[gnu::always_inline]] uint32_t finish(int64_t rows, const Moments<T>& to, int64_t block,
+                                         int64_t col) const {
     const int64_t at = block * to.stride + col;
     const Vec<T> nan = broadcast(T(__builtin_nan("")));
+    const Vec<T> deviation = sum / broadcast(T(rows));
+    const Vec<T> inside = fnma(sum, deviation, square);
     store(to.shift + at, shift);
-    store(to.sum + at, sum);
-    store(to.square + at, square);
+    store(to.deviation + at, deviation);
+    store(to.spread + at, sqrt(fanin::max(zero<T>(), inside) / broadcast(T(rows))));
     store(to.zeros + at, zeros);
     store(to.saturated + at, saturated);
     store(to.min + at, select(unordered, nan, min));
     store(to.max + at, select(unordered, nan, max));
+    const Mask<T> safe =
+        (square >= broadcast(least_square<T>)) & (square <= broadcast(most_square<T>));
+    return bits((min < max) & ~(safe | unordered));
   }
 };
+
+// Moments of a column whose values differ by very much or very little, in double; row by row.
+template <class T>
+void far_column(View<const T> a, int64_t col, const Moments<T>& to, int64_t at) {
+  const double low = double(to.min[at]), high = double(to.max[at]);
+  const double size = high > -low ? high : -low;
+  const double scale = size > 0x1p500 ? 0x1p-600 : size < 0x1p-400 ? 0x1p600 : 1.0;
+  const bool wide = size > 0.25 * double(most<T>);
+  const double shift = wide || !(size <= double(most<T>)) ? 0.0 : double(to.shift[at]);
+  double sum = 0, square = 0;
+  for (int64_t r = 0; r < a.rows; ++r) {
+    const double deviation = double(*a.at(r, col)) * scale - shift * scale;
+    sum += deviation;
+    square += deviation * deviation;
+  }
+  const double inside = square - sum * sum / double(a.rows);
+  to.shift[at] = T(shift);
+  to.deviation[at] = T(sum / double(a.rows) / scale);
+  to.spread[at] = T(__builtin_sqrt(inside < 0 ? 0 : inside / double(a.rows)) / scale);
+}
 
 // Moments of `a`, at most row_block rows and some columns of a matrix: its row block `block`, its
 // columns from c0.
@@ -98,7 +136,11 @@ void patch_moments(View<const T> a, int64_t block, int64_t c0, T lo, T hi, const
       column.add(lanes == W ? load(a.at(r, c)) : load_first(a.at(r, c), lanes), broadcast(lo),
                  broadcast(hi));
     }
-    column.finish(to, block, c0 + c);
+    for (uint32_t far = column.finish(a.rows, to, block, c0 + c) & ((1u << lanes) - 1u); far != 0;
+         far &= far - 1) {
+      const int lane = __builtin_ctz(far);
+      far_column(a, c + lane, to, block * to.stride + c0 + c + lane);
+    }
   }
 }
 
@@ -115,9 +157,9 @@ void join_moments(const Moments<T>& from, int64_t rows, int64_t cols, double* me
   }
   for (int64_t block = 0; block < blocks; ++block) {
     const T* shift = from.shift + block * from.stride;
-    const T* sum = from.sum + block * from.stride;
+    const T* deviation = from.deviation + block * from.stride;
     for (int64_t c = 0; c < cols; ++c) {
-      mean[c] += rows_in(block) * double(shift[c]) + double(sum[c]);
+      mean[c] += rows_in(block) * (double(shift[c]) + double(deviation[c]));
     }
   }
   for (int64_t c = 0; c < cols; ++c) {
@@ -125,14 +167,12 @@ void join_moments(const Moments<T>& from, int64_t rows, int64_t cols, double* me
   }
   for (int64_t block = 0; block < blocks; ++block) {
     const T* shift = from.shift + block * from.stride;
-    const T* sum = from.sum + block * from.stride;
-    const T* square = from.square + block * from.stride;
-    const double n = rows_in(block);
+    const T* deviation = from.deviation + block * from.stride;
+    const T* spread = from.spread + block * from.stride;
     for (int64_t c = 0; c < cols; ++c) {
-      const double s = double(sum[c]);
-      const double inside = double(square[c]) - s * s / n;
-      const double away = double(shift[c]) + s / n - mean[c];
-      m2[c] += (inside < 0 ? 0 : inside) + n * away * away;
+      const double inside = double(spread[c]);
+      const double away = double(shift[c]) + double(deviation[c]) - mean[c];
+      m2[c] += rows_in(block) * (inside * inside + away * away);
     }
   }
 }

@@ -160,11 +160,11 @@ void Network<T>::forward_layer(const Context& context, size_t l, View<const T> x
                                 at_once, state.mask.data(), stats, scratch_.data()});
   } else {
     ops.gemm(context, x, weight_of(l), a);
-    ops.batch_norm_forward(
-        context,
-        {a, parameters_ + place.gamma, parameters_ + place.beta, running_mean_ + place.unit,
-         running_var_ + place.unit, a, training ? state.x_hat.data() : nullptr,
-         state.inv_std.data(), training, batch_norm_momentum, batch_norm_eps, scratch_.data()});
+    ops.batch_norm_forward(context, {a, parameters_ + place.gamma, parameters_ + place.beta,
+                                     running_mean_ + place.unit, running_var_ + place.unit, a,
+                                     training ? state.x_hat.data() : nullptr,
+                                     training ? state.inv_std.data() : scratch_.data(), training,
+                                     batch_norm_momentum, batch_norm_eps, scratch_.data()});
     ops.activation_forward(context, {a, nullptr, a, z, layer.activation, at_once, state.mask.data(),
                                      stats, scratch_.data()});
   }
@@ -256,7 +256,8 @@ double Network<T>::loss_divisor(const Targets<T>& targets, int64_t rows, int64_t
   if (output_ != Output::softmax) {
     divisor *= double(cols);
   }
-  return divisor > 0 ? divisor : 1;  // a batch of weight zero: loss and gradients zero
+  // A batch of weight zero: loss and gradients zero.
+  return divisor > 0 ? divisor : std::numeric_limits<double>::infinity();
 }
 
 template <class T>

@@ -34,7 +34,7 @@ template <class T>
 static inline void apply_rule(const Ops<T>& ops, const Context& context,
                               const OptimizerRule<T>& rule, double lr, int64_t steps_done,
                               T* parameters, const T* gradients, int64_t start, int64_t count,
-                              bool decays, const bool* decay_mask) {
+                              bool decays, const uint8_t* decay_mask) {
   Update<T> update{};
   update.parameters = parameters + start;
   update.gradients = gradients + start;

@@ -9,7 +9,7 @@ optimizers.  `fanin.reference` is the same in plain NumPy and says what everythi
 """
 
 try:
-    from . import _core
+    from ._core import build_info as _build_info
 except ModuleNotFoundError as error:
     if error.name != "fanin._core":
         raise
@@ -40,7 +40,7 @@ from .reference import (
 from .runtime import available_isas, build_info, get_num_threads, isa, set_isa, set_num_threads
 from .stats import activation_stats
 
-__version__: str = _core.build_info()["version"]
+__version__: str = _build_info()["version"]
 
 __all__ = [
     "MLP",

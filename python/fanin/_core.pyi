@@ -181,6 +181,7 @@ class _Network:
         step: int,
         bins_at_last: int,
         seconds: float,
+        on_main_thread: bool,
         /,
     ) -> tuple[int, int, float, BaseException | None]: ...
     def stats(self, layer: int, /) -> tuple[Any, ...]: ...

@@ -1,5 +1,6 @@
 """Losses and their gradients, compiled; means over the batch, PyTorch's conventions."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -145,9 +146,8 @@ def softmax_loss(
 ) -> tuple[float, Array]:
     """Return what `softmax_cross_entropy` does, of checked arguments."""
     if labels.ndim == 1 and class_weight is not None:
-        weights = class_weight[labels]
-        weights = weights if sample_weight is None else weights * sample_weight
-        divisor = float(weights.sum(dtype=np.float64))
+        weights = class_weight[labels].astype(np.float64)
+        divisor = float((weights if sample_weight is None else weights * sample_weight).sum())
     else:
         divisor = _total(sample_weight, len(z))
     dz = np.empty(z.shape, z.dtype)
@@ -158,7 +158,7 @@ def softmax_loss(
         _vector(sample_weight),
         _vector(class_weight),
         label_smoothing,
-        divisor or 1.0,
+        divisor or math.inf,  # of no weight: loss and gradient are 0
         dz,
     )
     return loss, dz
@@ -185,7 +185,7 @@ def _elementwise(
 ) -> tuple[float, Array]:
     rows = _columns(z)
     dz = np.empty(rows.shape, z.dtype)
-    divisor = _total(sample_weight, rows.shape[0]) * rows.shape[1] or 1.0
+    divisor = _total(sample_weight, rows.shape[0]) * rows.shape[1] or math.inf
     weight = _vector(sample_weight)
     loss = function(rows, None, _columns(targets), weight, None, label_smoothing, divisor, dz)
     return loss, dz.reshape(z.shape)

@@ -6,6 +6,7 @@ threads run meanwhile.
 """
 
 import os
+import threading
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,13 +57,10 @@ class MLP(network.MLP):
             self._running_mean,
             self._running_var,
         )
-        self._batch: Array | None = None  # of the last training forward, kept for backward
         self._all_rows = np.arange(0)
 
     def _forward(self, x: Array, training: bool) -> Array:
         z = np.empty((len(x), self.sizes[-1]), self.dtype)
-        if training:
-            self._batch = x
         self._compiled.forward(x, training, self.step, z)
         return z
 
@@ -80,7 +78,6 @@ class MLP(network.MLP):
         label_smoothing: float,
         monitor: bool = False,
     ) -> float:
-        self._batch = x
         bins = training.MONITOR_BINS if monitor else 0
         loss: float = self._compiled.loss_and_gradients(
             x, *_targets(y, sample_weight, class_weight), label_smoothing, bins, self.step
@@ -145,6 +142,7 @@ class MLP(network.MLP):
             self.step,
             training.MONITOR_BINS if at_end else 0,
             training.SLICE_SECONDS,
+            threading.current_thread() is threading.main_thread(),
         )
         optimizer.steps += steps
         self.step += steps

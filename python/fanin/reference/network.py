@@ -140,7 +140,7 @@ class MLP:
         self.output = arguments.check_choice("output", output, arguments.OUTPUTS)
         self.batch_norm = arguments.check_bool("batch_norm", batch_norm)
         self.dtype = arguments.check_float_dtype(dtype)
-        self.seed = arguments.check_integer("seed", seed, 0, arguments.SEED_LIMIT)
+        self._seed = arguments.check_integer("seed", seed, 0, arguments.SEED_LIMIT)
         self.step = arguments.check_integer("step", step, 0, arguments.STEP_LIMIT)
         self.epoch = arguments.check_integer("epoch", epoch, 0, arguments.STEP_LIMIT)
         self.input_scale = None if input_scale is None else training.check_scale(input_scale)
@@ -201,6 +201,11 @@ class MLP:
             "epoch": int(self.epoch),
             "input_scale": None if self.input_scale is None else float(self.input_scale),
         }
+
+    @property
+    def seed(self) -> int:
+        """The seed of weights, masks and order, fixed when the network is made."""
+        return self._seed
 
     @property
     def parameters(self) -> Array:
