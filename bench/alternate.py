@@ -4,8 +4,8 @@
 
 The parent starts one worker per contestant, has each check its answer, then gives each in turn a
 slice of time, so that only one works at a time and a change of the machine's speed meets all. The
-figure is the median of the slices. A worker imports its own library and nothing else; with
-`--threads 1` it is bound to one core, which no library can get round.
+figure is the median of the slices. A worker imports its own library and nothing else, and is bound
+to as many cores as there are threads, which no library can get round.
 """
 
 from __future__ import annotations
@@ -65,8 +65,6 @@ def work(contestant: str, step: str, threads: int) -> None:
     """Answers lines of JSON on stdin until it closes. What the library prints goes to stderr."""
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    if threads == 1:
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     case = cases.step(step)
     make = rivals.step(contestant).Step
     timed = None
@@ -103,14 +101,20 @@ class Worker:
     def __init__(self, contestant: str, step: str, threads: int):
         self.contestant = contestant
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 closed in __exit__
-        self.process = subprocess.Popen(
-            [sys.executable, __file__, "--work", contestant, step, "--threads", str(threads)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.errors,
-            text=True,
-            bufsize=1,
-        )
+        cores = os.sched_getaffinity(0)
+        if threads < len(cores):  # inherited, so that it holds before any library counts cores
+            os.sched_setaffinity(0, sorted(cores)[:threads])
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, __file__, "--work", contestant, step, "--threads", str(threads)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self.errors,
+                text=True,
+                bufsize=1,
+            )
+        finally:
+            os.sched_setaffinity(0, cores)
 
     def __enter__(self) -> Worker:
         return self

@@ -104,6 +104,22 @@ def test_far_from_zero(offset, package, dtype, rng):
     within(stats.std, wide.std(), bound * float(np.ptp(wide) / wide.std()))
 
 
+@pytest.mark.parametrize("exponent", [-400, -140, -100, -60, 60, 100, 126, 400])
+def test_of_any_size(exponent, isa, dtype, rng):
+    """float32 whose squares leave its range, or that are denormal; what float64 can square."""
+    if abs(exponent) > 149:
+        dtype = "float64"
+    a = np.ldexp(rng.uniform(-1, 1, (200, 9)), exponent).astype(dtype)
+    wide = a.astype(np.longdouble)
+    stats = fanin.activation_stats(a, bins=0)
+    spread = float(np.ptp(wide))
+    # as in `check`, but for denormals, whose own rounding is one of the smallest number
+    bound = 66 * unit(dtype) * spread + 4 * float(np.finfo(dtype).smallest_subnormal)
+    within(stats.mean, wide.mean(), bound)
+    within(stats.unit_mean, wide.mean(axis=0), bound)
+    within(stats.std, wide.std(), 4 * bound)
+
+
 @pytest.mark.parametrize("value", [0.0, 0.1, -1e30, 1e6 / 3])
 def test_constant(value, package, dtype):
     """Nothing is spread: std is 0, or what rounding the mean in float64 leaves."""
