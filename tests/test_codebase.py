@@ -269,7 +269,7 @@ def test_versions():
 
 def test_numpy_is_the_only_dependency():
     wanted = importlib.metadata.requires("fanin") or []
-    assert [w for w in wanted if "extra ==" not in w] == ["numpy>=1.26"]
+    assert [w for w in wanted if "extra ==" not in w] == ["numpy>=2.0"]
 
 
 # ---- texts -----------------------------------------------------------------------------------

@@ -224,5 +224,8 @@ def test_a_handler_in_the_middle_of_a_step(action):
                           timeout=60, check=False)  # fmt: skip
     assert done.returncode == 0, done.stderr
     same, step, *refused = done.stdout.split(maxsplit=2)
-    assert (same, step) == ("True", "9")
+    # A signal that comes between two calls of compiled code finds the network free: a step is then
+    # one step more.
+    stepped = action == "a step" and not refused
+    assert (same, step) == (("False", "10") if stepped else ("True", "9"))
     assert not refused or "nets[0]" in ACTIONS[action]
