@@ -143,6 +143,31 @@ def test_train_step():
     assert np.isfinite(net.train_step(x[:64], y[:64], optimizer))
 
 
+def test_every_step_is_counted():
+    """Wherever in a step the signal comes, the counters tell how many the parameters have taken."""
+    x, y = data(256, 64)
+
+    def make():
+        return fanin.MLP([64, 1024, 100], dropout=0.5, batch_norm=True)
+
+    net, optimizer = make(), fanin.Adam()
+    delays = np.random.default_rng(0).uniform(0.001, 0.02, 100)
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    for delay in delays:
+        with pytest.raises(KeyboardInterrupt):
+            signal.setitimer(signal.ITIMER_REAL, delay)
+            while True:
+                net.train_step(x, y, optimizer)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    assert net.step == optimizer.steps
+    twin = make()
+    twin_optimizer = fanin.Adam()
+    for _ in range(net.step):
+        twin.train_step(x, y, twin_optimizer)
+    same_bits(net.parameters, twin.parameters)
+    same_bits(net.running_mean, twin.running_mean)
+
+
 def test_another_signal_handler():
     """A handler of the user's that does not raise does not stop the training."""
     x, y = data(4096, 256)

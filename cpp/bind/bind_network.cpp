@@ -5,6 +5,7 @@
 #include <atomic>
 #include <chrono>
 #include <memory>
+#include <optional>
 
 #include "../net/network.hpp"
 #include "arrays.hpp"
@@ -18,7 +19,11 @@ namespace {
 class Signals {
  public:
   static bool interrupted(void* self) { return static_cast<Signals*>(self)->check(); }
-  py::object error() const { return error_; }
+  void raise() const {
+    if (error_) {
+      throw py::error_already_set(*error_);
+    }
+  }
 
  private:
   bool check() {
@@ -26,17 +31,19 @@ class Signals {
     if (!error_ && now >= next_) {
       const py::gil_scoped_acquire held;
       if (PyErr_CheckSignals() != 0) {
-        error_ = py::error_already_set().value();
+        error_.emplace();
       }
       next_ = now + std::chrono::milliseconds(10);
     }
-    return bool(error_);
+    return error_.has_value();
   }
 
   using Clock = std::chrono::steady_clock;
   Clock::time_point next_ = Clock::now() + std::chrono::milliseconds(10);
-  py::object error_;
+  std::optional<py::error_already_set> error_;
 };
+
+constexpr int64_t most_weights = int64_t{1} << 48;  // far from overflow
 
 using LayerArguments = std::tuple<int64_t, int64_t, int, uint32_t, bool, double, double>;
 
@@ -77,6 +84,9 @@ class BoundNetwork {
         refuse("layers", "sizes that meet, known activations, thresholds below 65536");
       }
       configs.push_back({fan_in, fan_out, Activation(activation), threshold, batch_norm, l1, l2});
+      if (fan_in > most_weights / fan_out) {
+        refuse("layers", "at most 2^48 weights each");
+      }
       count += configs.back().parameters();
       running_count += batch_norm ? fan_out : 0;
     }
@@ -138,13 +148,14 @@ class BoundNetwork {
     return network_->loss_and_gradients(computing.context, x_view, of, bins, step);
   }
 
-  // Returns (rows done, steps done, sum of loss * rows, what a signal handler raised or None).
+  // Adds the steps done to optimizer.steps and net.step; returns (rows done, sum of loss * rows), or
+  // raises what a signal handler raised.
   py::tuple train(const py::array& x, double scale, const py::array& rows, int64_t batch_size,
                   const Optional& labels, const Optional& targets, const Optional& sample_weight,
                   const Optional& class_weight, double label_smoothing,
                   const RuleArguments& constants, Optional first, Optional second,
                   const py::array& lr, int64_t steps_done, uint64_t step, int bins_at_last,
-                  double seconds, bool on_main_thread) {
+                  double seconds, bool on_main_thread, py::object optimizer, py::object net) {
     const InUse mine(in_use_);
     const int64_t count = rows.size();
     if (batch_size < 1) {
@@ -179,8 +190,12 @@ class BoundNetwork {
       done = network_->train(computing.context, data, of, rule, rates, steps_done, step,
                              bins_at_last, seconds);
     }
-    return py::make_tuple(done.rows, done.steps, done.loss,
-                          signals.error() ? signals.error() : py::none());
+    // Not left to the caller: Python looks for signals as soon as this call has returned, and the
+    // parameters would then have taken steps that nobody counted.
+    optimizer.attr("steps") = steps_done + done.steps;
+    net.attr("step") = step + uint64_t(done.steps);
+    signals.raise();
+    return py::make_tuple(done.rows, done.loss);
   }
 
   py::tuple stats(size_t layer) {

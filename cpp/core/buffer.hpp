@@ -41,7 +41,6 @@ class Buffer {
   }
 
   T* data() const { return data_; }
-  std::size_t capacity() const { return capacity_; }
 
  private:
   void swap(Buffer& other) {

@@ -12,17 +12,10 @@
 //     c2       layer (16 bits) | step >> 32 (12 bits) << 16 | stream (4 bits) << 28
 //     c3       step & 0xffffffff
 //
-// hence seed < 2^64, step < 2^44, layer < 2^16. Scalar, for the host and for devices; the same on
-// vectors is in kernels/random.hpp.
+// hence seed < 2^64, step < 2^44, layer < 2^16. The rounds are in kernels/random.hpp.
 #pragma once
 
 #include <cstdint>
-
-#ifdef __CUDACC__
-#define FANIN_HOST_DEVICE __host__ __device__
-#else
-#define FANIN_HOST_DEVICE
-#endif
 
 namespace fanin {
 
@@ -32,22 +25,8 @@ constexpr int philox_rounds = 10;
 constexpr uint32_t philox_multiply[2] = {0xD2511F53, 0xCD9E8D57};
 constexpr uint32_t philox_weyl[2] = {0x9E3779B9, 0xBB67AE85};  // golden ratio, sqrt(3) - 1
 
-FANIN_HOST_DEVICE static inline uint32_t philox_c2(uint64_t step, uint32_t layer, uint32_t stream) {
+static inline uint32_t philox_c2(uint64_t step, uint32_t layer, uint32_t stream) {
   return layer | static_cast<uint32_t>(step >> 32) << 16 | stream << 28;
-}
-
-// The block of counter c under key (k0, k1), in place.
-FANIN_HOST_DEVICE static inline void philox(uint32_t c[4], uint32_t k0, uint32_t k1) {
-  for (int i = 0; i < philox_rounds; ++i) {
-    const uint64_t p0 = static_cast<uint64_t>(philox_multiply[0]) * c[0];
-    const uint64_t p1 = static_cast<uint64_t>(philox_multiply[1]) * c[2];
-    c[0] = static_cast<uint32_t>(p1 >> 32) ^ c[1] ^ k0;
-    c[1] = static_cast<uint32_t>(p1);
-    c[2] = static_cast<uint32_t>(p0 >> 32) ^ c[3] ^ k1;
-    c[3] = static_cast<uint32_t>(p0);
-    k0 += philox_weyl[0];
-    k1 += philox_weyl[1];
-  }
 }
 
 }  // namespace fanin

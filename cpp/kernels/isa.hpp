@@ -81,10 +81,6 @@ FANIN_INLINE Mask<T> operator>=(Vec<T> a, Vec<T> b) {
   return b <= a;
 }
 template <class T>
-FANIN_INLINE int count(Mask<T> m) {
-  return __builtin_popcount(bits(m));
-}
-template <class T>
 FANIN_INLINE bool any(Mask<T> m) {
   return bits(m) != 0;
 }
@@ -93,7 +89,6 @@ template <class T>
 FANIN_INLINE Mask<T> first(int n) {
   return mask_from_bits<T>((1u << n) - 1u);
 }
-FANIN_INLINE void prefetch(const void* p) { __builtin_prefetch(p); }
 
 // ---- exponents
 
@@ -128,24 +123,9 @@ FANIN_INLINE Vec<T> power_of_two(Vec<T> n) {
   return {(decltype(n.v))(biased << F::fraction)};
 }
 
-// x * 2^n with one rounding, n an integer-valued Vec, |n| <= 300 (float), 2200 (double): right into
-// denormals, overflow to infinity, NaN kept. By multiplication, in the order that rounds once:
-// growing is exact until it overflows; shrinking, only the last factor rounds, or (when an earlier
-// one did) it makes zero of what is left.
-template <class T>
-FANIN_INLINE Vec<T> scale(Vec<T> x, Vec<T> n) {
-  if constexpr (has_exponent_words) {
-    return scale_word(x, n);
-  } else {
-    const T bias = Format<T>::bias;
-    const Vec<T> last = max(broadcast<T>(1 - bias), min(broadcast<T>(bias), n));
-    const Vec<T> rest = n - last;
-    const Vec<T> half = round(rest * broadcast<T>(T(0.5)));
-    return x * power_of_two(half) * power_of_two(rest - half) * power_of_two(last);
-  }
-}
-
-// The same for |x| in [2^-16, 4] and |n| <= 220 (float), 2000 (double): two multiplications do.
+// x * 2^n with one rounding, n an integer-valued Vec, |n| <= 220 (float), 2000 (double), |x| in
+// [2^-16, 4]: right into denormals, overflow to infinity, NaN kept. The first multiplication is
+// exact, or makes zero of what the second would.
 template <class T>
 FANIN_INLINE Vec<T> scale_near_one(Vec<T> x, Vec<T> n) {
   if constexpr (has_exponent_words) {

@@ -128,7 +128,7 @@ class MLP(network.MLP):
         else:
             lr = np.full(steps, optimizer.lr)
         at_end = monitor and len(chosen) == count
-        done, steps, loss, error = self._compiled.train(
+        done, loss = self._compiled.train(
             x,
             1.0 if scale is None else scale,
             chosen,
@@ -143,11 +143,9 @@ class MLP(network.MLP):
             training.MONITOR_BINS if at_end else 0,
             training.SLICE_SECONDS,
             threading.current_thread() is threading.main_thread(),
+            optimizer,
+            self,
         )
-        optimizer.steps += steps
-        self.step += steps
-        if error is not None:
-            raise error
         if at_end and done == count:
             self._read_stats((count - 1) % batch_size + 1)
         return loss, done

@@ -158,10 +158,6 @@ template <int k>
 FANIN_INLINE Words shift_left(Words a) {
   return {_mm256_slli_epi32(a.v, k)};
 }
-template <int k>
-FANIN_INLINE Words shift_right(Words a) {
-  return {_mm256_srli_epi32(a.v, k)};
-}
 // a * b = hi * 2^32 + lo, lane by lane.
 FANIN_INLINE void multiply_wide(Words a, Words b, Words& hi, Words& lo) {
   const __m256i even = _mm256_mul_epu32(a.v, b.v);

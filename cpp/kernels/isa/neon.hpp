@@ -148,10 +148,6 @@ template <int k>
 FANIN_INLINE Words shift_left(Words a) {
   return {vshlq_n_u32(a.v, k)};
 }
-template <int k>
-FANIN_INLINE Words shift_right(Words a) {
-  return {vshrq_n_u32(a.v, k)};
-}
 // a * b = hi * 2^32 + lo, lane by lane.
 FANIN_INLINE void multiply_wide(Words a, Words b, Words& hi, Words& lo) {
   const uint32x4_t low = vreinterpretq_u32_u64(vmull_u32(vget_low_u32(a.v), vget_low_u32(b.v)));

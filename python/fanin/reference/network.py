@@ -219,7 +219,7 @@ class MLP:
 
     @property
     def gradients(self) -> Array:
-        """Their gradients, flat, in the same order."""
+        """Their gradients, flat, in the same order; of no meaning after an interrupted step."""
         return self._gradients
 
     @gradients.setter

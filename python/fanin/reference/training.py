@@ -181,7 +181,7 @@ def cast(x: Array, dtype: np.dtype[Any]) -> Array:
 
 def gather(x: Array, rows: Array | slice, dtype: np.dtype[Any], scale: float | None) -> Array:
     """Return these rows of x in this dtype, times scale: the batch a network sees."""
-    batch = cast(x[rows], dtype)
+    batch = np.ascontiguousarray(cast(x[rows], dtype))
     if scale is None:
         return batch
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
