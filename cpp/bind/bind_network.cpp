@@ -148,8 +148,8 @@ class BoundNetwork {
     return network_->loss_and_gradients(computing.context, x_view, of, bins, step);
   }
 
-  // Adds the steps done to optimizer.steps and net.step; returns (rows done, sum of loss * rows), or
-  // raises what a signal handler raised.
+  // Adds the steps done to optimizer.steps and net.step; returns (rows done, sum of loss * rows),
+  // or raises what a signal handler raised.
   py::tuple train(const py::array& x, double scale, const py::array& rows, int64_t batch_size,
                   const Optional& labels, const Optional& targets, const Optional& sample_weight,
                   const Optional& class_weight, double label_smoothing,
