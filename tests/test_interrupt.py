@@ -151,13 +151,16 @@ def test_every_step_is_counted():
         return fanin.MLP([64, 1024, 100], dropout=0.5, batch_norm=True)
 
     net, optimizer = make(), fanin.Adam()
-    delays = np.random.default_rng(0).uniform(0.001, 0.02, 100)
+
+    def train(seconds):
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        while True:
+            net.train_step(x, y, optimizer)
+
     signal.signal(signal.SIGALRM, signal.default_int_handler)
-    for delay in delays:
+    for seconds in np.random.default_rng(0).uniform(0.001, 0.02, 100):
         with pytest.raises(KeyboardInterrupt):
-            signal.setitimer(signal.ITIMER_REAL, delay)
-            while True:
-                net.train_step(x, y, optimizer)
+            train(seconds)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     assert net.step == optimizer.steps
     twin = make()
