@@ -7,10 +7,12 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <type_traits>
 #include <utility>
 
@@ -186,17 +188,32 @@ auto with_dtype(const py::array& array, const char* name, Body&& body) {
   refuse(name, "an array of float32 or float64 in native byte order");
 }
 
-// The interpreter is released while this lives. When the interpreter ends meanwhile, taking it back
-// ends this thread by unwinding its stack, which a destructor that may not throw (pybind11's) would
-// turn into the end of the process.
+inline bool interpreter_is_ending() {
+#if PY_VERSION_HEX >= 0x030d0000
+  return Py_IsFinalizing();
+#else
+  return _Py_IsFinalizing();
+#endif
+}
+
+// The interpreter is released while this lives. When another thread ends the interpreter meanwhile,
+// this one waits for the end of the process, as CPython has it from 3.14 on: before, taking the
+// interpreter back ended the thread by unwinding its stack, through destructors that may not throw
+// (hence noexcept(false)) and that touch objects.
 class Released {
  public:
-  Released() : state_(PyEval_SaveThread()) {}
-  ~Released() noexcept(false) { PyEval_RestoreThread(state_); }
+  Released() : ending_(interpreter_is_ending()), state_(PyEval_SaveThread()) {}
+  ~Released() noexcept(false) {
+    while (!ending_ && interpreter_is_ending()) {
+      std::this_thread::sleep_for(std::chrono::seconds(1));
+    }
+    PyEval_RestoreThread(state_);
+  }
   Released(const Released&) = delete;
   Released& operator=(const Released&) = delete;
 
  private:
+  bool ending_;  // by this very thread
   PyThreadState* state_;
 };
 

@@ -30,14 +30,21 @@ Dropout dropout_of(const DropoutArguments& arguments) {
   return {threshold, seed, step, layer};
 }
 
-uint16_t* mask_of(const Dropout& dropout, Optional& mask, int64_t rows, int64_t cols) {
+// `vector` (out_vector, or vector where it is only read) as a matrix of contiguous rows.
+template <class T>
+View<T> as_matrix(T* vector, int64_t rows, int64_t cols) {
+  return rows_of(vector, rows, cols, cols);
+}
+
+View<uint16_t> mask_of(const Dropout& dropout, Optional& mask, int64_t rows, int64_t cols) {
   if (dropout.threshold == 0) {
-    return nullptr;
+    return {};
   }
   if (!mask) {
     refuse("mask", "an array, with dropout");
   }
-  return out_vector<uint16_t>(*mask, "mask", rows * mask_words(cols));
+  const int64_t words = mask_words(cols);
+  return as_matrix(out_vector<uint16_t>(*mask, "mask", rows * words), rows, words);
 }
 
 // Statistics being made, and what is returned of them.
@@ -93,7 +100,7 @@ py::object dense_forward(const py::array& x, const py::array& w, const Optional&
     const int64_t rows = layer.x.rows, cols = layer.w.cols;
     layer.b = vector_or_null<T>(b, "b", cols);
     layer.a = out_matrix<T>(a, "a", rows, cols);
-    layer.z = out_vector_or_null<T>(z, "z", rows * cols);
+    layer.z = as_matrix(out_vector_or_null<T>(z, "z", rows * cols), rows, cols);
     layer.activation = activation_of(activation);
     layer.dropout = dropout_of(dropout_arguments);
     layer.mask = mask_of(layer.dropout, mask, rows, cols);
@@ -133,14 +140,16 @@ void activation_backward(const py::array& da, const py::array& saved, py::array 
     const int64_t rows = layer.dz.rows, cols = layer.dz.cols;
     layer.da = rows_matrix<T>(da, "da", rows, cols);
     layer.saved = rows_matrix<T>(saved, "saved", rows, cols);
-    layer.db = out_vector_or_null<T>(db, "db", cols);
+    T* sums = out_vector_or_null<T>(db, "db", cols);
     layer.activation = activation_of(activation);
     layer.dropout = dropout_of(dropout_arguments);
     layer.mask = mask_of(layer.dropout, mask, rows, cols);
-    const Buffer<T> scratch(size_t(column_sum_scratch(rows, cols)));
-    layer.scratch = scratch.data();
     const Computing computing;
-    ops_of<T>(table()).activation_backward(computing.context, layer);
+    const Ops<T>& ops = ops_of<T>(table());
+    ops.activation_backward(computing.context, layer);
+    if (sums != nullptr) {
+      ops.column_sums(computing.context, layer.dz, sums);
+    }
   });
 }
 
@@ -160,7 +169,7 @@ void batch_norm_forward(const py::array& x, const py::array& gamma, const py::ar
     if (training && !(running_mean.writeable() && running_var.writeable())) {
       refuse("running_mean", "writeable arrays running_mean and running_var");
     }
-    layer.x_hat = out_vector_or_null<T>(x_hat, "x_hat", rows * cols);
+    layer.x_hat = as_matrix(out_vector_or_null<T>(x_hat, "x_hat", rows * cols), rows, cols);
     layer.inv_std = out_vector<T>(inv_std, "inv_std", cols);
     if (training && rows < 2) {
       refuse("x", "at least 2 rows in training");
@@ -183,7 +192,7 @@ void batch_norm_backward(const py::array& dy, const py::array& x_hat, const py::
     layer.dx = out_matrix<T>(dx, "dx", dy.shape(0), dy.ndim() == 2 ? dy.shape(1) : 0);
     const int64_t rows = layer.dx.rows, cols = layer.dx.cols;
     layer.dy = rows_matrix<T>(dy, "dy", rows, cols);
-    layer.x_hat = vector<T>(x_hat, "x_hat", rows * cols);
+    layer.x_hat = as_matrix(vector<T>(x_hat, "x_hat", rows * cols), rows, cols);
     layer.gamma = vector<T>(gamma, "gamma", cols);
     layer.inv_std = vector<T>(inv_std, "inv_std", cols);
     layer.dgamma = out_vector<T>(dgamma, "dgamma", cols);
@@ -286,8 +295,9 @@ void optimizer_update(const RuleArguments& constants, double lr, int64_t steps_d
     const auto* mask =
         reinterpret_cast<const uint8_t*>(vector_or_null<bool>(decay_mask, "decay_mask", count));
     const Computing computing;
-    apply_rule(ops_of<T>(table()), computing.context, of, lr, steps_done, p, g, 0, count, true,
-               mask);
+    Update<T> update = update_of(of, lr, steps_done);
+    update.decay_mask = mask;
+    apply(ops_of<T>(table()), computing.context, of, update, p, g, 0, count);
   });
 }
 

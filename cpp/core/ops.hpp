@@ -68,6 +68,7 @@ struct Dropout {
   uint32_t threshold = 0;  // dropped where 16 random bits < threshold; 0 drops nothing
   uint64_t seed = 0, step = 0;
   uint32_t layer = 0;
+  int64_t row = 0, col = 0;  // of the first element in the layer; multiples of 8 and of 16
 
   [[gnu::always_inline]] double scale() const { return 65536.0 / (65536.0 - threshold); }
 };
@@ -99,12 +100,12 @@ struct DenseForward {
   View<const T> w;  // (k, n), any strides
   const T* b;       // (n) or null
   View<T> a;        // (m, n), unit column stride
-  T* z;             // (m, n) contiguous: x @ w + b is kept here; or null
+  View<T> z;        // (m, n), unit column stride: x @ w + b is kept here; data may be null
   Activation activation;
   Dropout dropout;
-  uint16_t* mask;    // (m, mask_words(n)), written when dropout.threshold > 0
-  Stats* stats;      // or null
-  T* stats_scratch;  // stats_scratch<T>(m, n), when stats
+  View<uint16_t> mask;  // (m, mask_words(n)), written when dropout.threshold > 0
+  Stats* stats;         // or null
+  T* stats_scratch;     // stats_scratch<T>(m, n), when stats
 };
 
 // The elementwise half of a dense layer: a = dropout(f(z + b)). `a` may alias `z`.
@@ -113,25 +114,31 @@ struct ActivationForward {
   View<const T> z;  // (m, n), unit column stride
   const T* b;       // (n) or null
   View<T> a;        // (m, n), unit column stride
-  T* z_kept;        // as DenseForward::z
+  View<T> z_kept;   // as DenseForward::z
   Activation activation;
   Dropout dropout;
-  uint16_t* mask;
+  View<uint16_t> mask;
   Stats* stats;
   T* stats_scratch;
 };
 
-// dz = da * mask * scale * f', db = sum of dz over rows. `dz` may alias `da` or `saved`.
+// dz = da * mask * scale * f'. `dz` may alias `da` or `saved`.
 template <class T>
 struct ActivationBackward {
   View<const T> da;     // (m, n), unit column stride
   View<const T> saved;  // a as forward wrote it (after dropout), or z where needs_z
   View<T> dz;           // (m, n), unit column stride
-  T* db;                // (n) or null
   Activation activation;
   Dropout dropout;
-  const uint16_t* mask;  // read when dropout.threshold > 0
-  T* scratch;            // column_sum_scratch(m, n), when db
+  View<const uint16_t> mask;  // read when dropout.threshold > 0
+};
+
+// The same with da = dz @ w^T, the gradient that the layer above hands down.
+template <class T>
+struct DenseBackward {
+  View<const T> dz;             // (m, n), of the layer above
+  View<const T> w;              // (k, n), its weights
+  ActivationBackward<T> below;  // (m, k); `da` is not read
 };
 
 static inline int64_t column_sum_scratch(int64_t rows, int64_t cols) {
@@ -145,8 +152,8 @@ struct BatchNormForward {
   const T *gamma, *beta;          // (n)
   T *running_mean, *running_var;  // (n); training: r = (1 - momentum) r + momentum * new
   View<T> y;                      // (m, n), unit column stride; may alias x
-  T* x_hat;    // (m, n) contiguous: the normalised input, kept for backward; or null
-  T* inv_std;  // (n), written
+  View<T> x_hat;  // (m, n), unit column stride: x normalised, for backward; data may be null
+  T* inv_std;     // (n), written
   bool training;
   double momentum, eps;
   T* scratch;  // stats_scratch<T>(m, n), when training
@@ -156,7 +163,7 @@ struct BatchNormForward {
 template <class T>
 struct BatchNormBackward {
   View<const T> dy;          // (m, n), unit column stride
-  const T* x_hat;            // (m, n) contiguous
+  View<const T> x_hat;       // (m, n), unit column stride
   const T *gamma, *inv_std;  // (n)
   View<T> dx;                // (m, n), unit column stride
   T *dgamma, *dbeta;         // (n)
@@ -177,6 +184,12 @@ struct Loss {
   View<T> dz;              // (m, n), unit column stride; data may be null: no gradient
   double* row_loss;        // (m), scratch
 };
+
+// A row of weights is penalised in pieces of so many columns.
+constexpr int64_t penalty_cols = 1024;
+static inline int64_t penalty_pieces(int64_t cols) {
+  return (cols + penalty_cols - 1) / penalty_cols;
+}
 
 // An optimizer's step over `count` elements; `decay` is AdamW's lr * weight_decay.
 template <class T>
@@ -209,6 +222,9 @@ struct Ops {
   void (*dense_forward)(const Context&, const DenseForward<T>&);
   void (*activation_forward)(const Context&, const ActivationForward<T>&);
   void (*activation_backward)(const Context&, const ActivationBackward<T>&);
+  void (*dense_backward)(const Context&, const DenseBackward<T>&);
+  // sums[j] = sum over rows of x[:, j]: the gradient of a bias from dz. Unit column stride.
+  void (*column_sums)(const Context&, View<const T> x, T* sums);
   void (*batch_norm_forward)(const Context&, const BatchNormForward<T>&);
   void (*batch_norm_backward)(const Context&, const BatchNormBackward<T>&);
   // Statistics of a (m, n), unit column stride; lo, hi: what lies outside counts as saturated.
@@ -222,8 +238,10 @@ struct Ops {
   double (*mean_squared_error)(const Context&, const Loss<T>&);
   // p = softmax(z) row by row; p may alias z. Unit column strides.
   void (*softmax)(const Context&, View<const T> z, View<T> p);
-  // dw += l2 * w + l1 * sign(w); returns l2 / 2 * sum w^2 + l1 * sum |w|. dw may be null.
-  double (*regularise)(const Context&, const T* w, T* dw, int64_t count, double l1, double l2);
+  // dw += l2 * w + l1 * sign(w). penalties (rows, penalty_pieces(cols)): l2 / 2 * sum w^2 +
+  // l1 * sum |w| of each piece of a row. Unit column strides.
+  void (*regularise)(const Context&, View<const T> w, View<T> dw, double l1, double l2,
+                     View<double> penalties);
   void (*sgd)(const Context&, const Update<T>&);
   void (*rmsprop)(const Context&, const Update<T>&);
   void (*adam)(const Context&, const Update<T>&);

@@ -18,7 +18,7 @@ std::atomic<int> chosen_threads{0};
 thread_local bool inside_task = false;
 
 void* thread_scratch() {
-  thread_local Buffer<std::byte> scratch(thread_scratch_bytes);
+  thread_local Buffer<std::byte> scratch(operation_scratch_bytes + task_scratch_bytes);
   return scratch.data();
 }
 
@@ -68,7 +68,7 @@ void run_tasks(const Context& context, int64_t tasks, Task task, void* arguments
   const int threads = int(tasks < context.threads ? tasks : context.threads);
   const std::thread::id caller = std::this_thread::get_id();
   std::atomic<bool> stop{false};
-#pragma omp parallel for schedule(dynamic) num_threads(threads)
+#pragma omp parallel for schedule(monotonic : dynamic) num_threads(threads)
   for (int64_t i = 0; i < tasks; ++i) {
     if (!stop.load(std::memory_order_relaxed)) {
       const FloatMode mode;
@@ -88,18 +88,6 @@ void run_tasks(const Context& context, int64_t tasks, Task task, void* arguments
 const char* parallel_kind() { return "pool"; }
 
 namespace {
-
-void pause() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
-
-// About 30 microseconds of waiting before a thread sleeps: long enough to stay awake between the
-// operations of a training step, short enough not to disturb other programs.
-constexpr int spins = 2000;
 
 // A pool of threads that run one job at a time.
 //
@@ -133,7 +121,7 @@ class Pool {
     claim(job, &context);
     inside_task = false;
     for (int spin = 0; unfinished_.load(std::memory_order_acquire) > 0 && !abandoned;) {
-      if (spin < spins) {
+      if (spin < waiting_spins) {
         ++spin;
         pause();
       } else {
@@ -194,7 +182,8 @@ class Pool {
     inside_task = true;
     uint32_t seen = 0;
     for (;;) {
-      for (int spin = 0; job_.load(std::memory_order_acquire) == seen && spin < spins; ++spin) {
+      for (int spin = 0; job_.load(std::memory_order_acquire) == seen && spin < waiting_spins;
+           ++spin) {
         pause();
       }
       while (job_.load(std::memory_order_acquire) == seen) {

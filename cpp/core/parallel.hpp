@@ -12,9 +12,9 @@
 
 namespace fanin {
 
-// Memory that each thread has for itself while it runs a task; the same at every call, so a task
-// that uses it must not call another operation.
-constexpr std::size_t thread_scratch_bytes = 1 << 20;
+// Memory that each thread has for itself while it runs a task; the same at every call. The first
+// part belongs to operations, so a task that calls one may use the second only.
+constexpr std::size_t operation_scratch_bytes = 1 << 20, task_scratch_bytes = 1 << 20;
 
 using Task = void (*)(void* arguments, int64_t task, void* scratch);
 
@@ -42,6 +42,19 @@ static inline Context worth(const Context& context, double nanoseconds) {
     copy.threads = 1;
   }
   return copy;
+}
+
+// Waits a moment in a loop that watches what another thread writes. A wait spins at most so often,
+// about 30 microseconds, before it gives the core away: long enough to stay awake between the
+// operations of a training step, short enough not to disturb other programs.
+constexpr int waiting_spins = 2000;
+
+static inline void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
 }
 
 void set_num_threads(int threads);  // threads >= 1

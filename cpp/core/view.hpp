@@ -9,6 +9,11 @@
 
 namespace fanin {
 
+// Rows [r0, r1) and columns [c0, c1) of a matrix.
+struct Block {
+  int64_t r0, r1, c0, c1;
+};
+
 template <class T>
 struct View {
   T* data;
@@ -17,6 +22,17 @@ struct View {
 
   [[gnu::always_inline]] T* at(int64_t row, int64_t col) const {
     return data + row * row_stride + col * col_stride;
+  }
+  // A part of it. No memory at all stays none.
+  [[gnu::always_inline]] View block(Block b) const {
+    return {data != nullptr ? at(b.r0, b.c0) : nullptr, b.r1 - b.r0, b.c1 - b.c0, row_stride,
+            col_stride};
+  }
+  [[gnu::always_inline]] View row_range(int64_t r0, int64_t r1) const {
+    return block({r0, r1, 0, cols});
+  }
+  [[gnu::always_inline]] View col_range(int64_t c0, int64_t c1) const {
+    return block({0, rows, c0, c1});
   }
   [[gnu::always_inline]] View transposed() const {
     return {data, cols, rows, col_stride, row_stride};

@@ -56,8 +56,8 @@ void batch_norm_forward(const Context& context, const BatchNormForward<T>& layer
       const Vec<T> beta = load_lanes(layer.beta + c, lanes);
       for (int64_t r = r0; r < r1; ++r) {
         const Vec<T> x_hat = (load_lanes(layer.x.at(r, c), lanes) - center) * inv_std;
-        if (layer.x_hat != nullptr) {
-          store_lanes(layer.x_hat + r * cols + c, x_hat, lanes);
+        if (layer.x_hat.data != nullptr) {
+          store_lanes(layer.x_hat.at(r, c), x_hat, lanes);
         }
         store_lanes(layer.y.at(r, c), fma(gamma, x_hat, beta), lanes);
       }
@@ -76,7 +76,7 @@ void batch_norm_backward(const Context& context, const BatchNormBackward<T>& lay
       Vec<T> dgamma = zero<T>(), dbeta = zero<T>();
       for (int64_t r = r0; r < r1; ++r) {
         const Vec<T> dy = load_lanes(layer.dy.at(r, c), lanes);
-        dgamma = fma(dy, load_lanes(layer.x_hat + r * cols + c, lanes), dgamma);
+        dgamma = fma(dy, load_lanes(layer.x_hat.at(r, c), lanes), dgamma);
         dbeta = dbeta + dy;
       }
       store_lanes(dgamma_sums + r0 / row_block * cols + c, dgamma, lanes);
@@ -97,7 +97,7 @@ void batch_norm_backward(const Context& context, const BatchNormBackward<T>& lay
       for (int64_t r = r0; r < r1; ++r) {
         Vec<T> dy = load_lanes(layer.dy.at(r, c), lanes);
         if (layer.training) {
-          const Vec<T> x_hat = load_lanes(layer.x_hat + r * cols + c, lanes);
+          const Vec<T> x_hat = load_lanes(layer.x_hat.at(r, c), lanes);
           dy = fnma(x_hat, dgamma, dy - dbeta);
         }
         store_lanes(layer.dx.at(r, c), factor * dy, lanes);

@@ -4,6 +4,7 @@
 
 #include "../core/ops.hpp"
 #include "../core/parallel.hpp"
+#include "../core/sum.hpp"
 #include "isa.hpp"
 
 namespace fanin {
@@ -19,17 +20,6 @@ template <class T>
 template <class T>
 [[gnu::always_inline]] inline void store_lanes(T* to, Vec<T> x, int lanes) {
   lanes == width<T> ? store(to, x) : store_first(to, x, lanes);
-}
-
-// Sum of 16 lanes as a tree: 8 + 8, 4 + 4, 2 + 2, 1 + 1.
-template <class T>
-[[gnu::always_inline]] inline T tree_sum(T (&lane)[16]) {
-  for (int half = 8; half > 0; half /= 2) {
-    for (int l = 0; l < half; ++l) {
-      lane[l] += lane[l + half];
-    }
-  }
-  return lane[0];
 }
 
 // 16 lanes of T whatever the vector's width: element i of a row belongs to lane i % 16.
@@ -63,21 +53,6 @@ template <class T, class Each>
 }
 
 // ---- sums
-
-// Sum of n doubles in the canonical 16 lanes.
-inline double sum_of(const double* x, int64_t n) {
-  double lane[16] = {};
-  int64_t i = 0;
-  for (; i + 16 <= n; i += 16) {
-    for (int l = 0; l < 16; ++l) {
-      lane[l] += x[i + l];
-    }
-  }
-  for (int l = 0; i + l < n; ++l) {
-    lane[l] += x[i + l];
-  }
-  return tree_sum(lane);
-}
 
 // out[c] = sum over blocks, in order, of sums (blocks, n).
 template <class T>

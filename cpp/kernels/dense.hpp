@@ -1,11 +1,11 @@
 // One dense layer, forward and backward.
 //
 //     z = x @ w + b     h = f(z)     a = mask * scale * h          x (m, k)  w (k, n)  a (m, n)
-//     dz = da * mask * scale * f'(z)      db = sum over rows of dz
+//     dz = da * mask * scale * f'(z)      da = dz_above @ w_above^T      db = sum over rows of dz
 //
-// (dw = x^T @ dz and dx = dz @ w^T are products: gemm.hpp.) f, the mask and the statistics of h are
-// applied to each block of z as soon as the product has finished it, in patches of row_block rows
-// by 16 columns: the patch of h goes through a small buffer that stays in the first cache. z may be
+// (dw = x^T @ dz is a product: gemm.hpp.) f, the mask and the statistics of h, or f' and the mask,
+// are applied to each block of a product as soon as it is finished, in patches of row_block rows by
+// 16 columns: the patch of h goes through a small buffer that stays in the first cache. z may be
 // kept for the backward pass; the mask is kept at one bit per element.
 #pragma once
 
@@ -54,9 +54,9 @@ struct Epilogue {
   View<const T> z;  // what the product wrote; may be the memory of a
   const T* b;
   View<T> a;
-  T* z_kept;
+  View<T> z_kept;
   Dropout dropout;
-  uint16_t* mask;
+  View<uint16_t> mask;
   bool with_stats;
   Moments<T> moments;
   ActivatePatch<T> activate;
@@ -74,13 +74,13 @@ struct Epilogue {
         T* h = buffered ? buffer : a.at(r, c);
         const int64_t h_row = buffered ? patch_cols : a.row_stride;
         activate(patch, z.at(r, c), z.row_stride, b != nullptr ? b + c : nullptr,
-                 z_kept != nullptr ? z_kept + r * a.cols + c : nullptr, a.cols, h, h_row);
+                 z_kept.data != nullptr ? z_kept.at(r, c) : nullptr, z_kept.row_stride, h, h_row);
         if (with_stats) {
           const View<const T> seen = rows_of<const T>(h, patch.rows, patch.cols, h_row);
           patch_moments(seen, r / row_block, c, lo, hi, moments);
         }
         if (drops) {
-          mask_patch(dropout, patch, mask, mask_words(a.cols), bits);
+          mask_patch(dropout, patch, mask, bits);
           drop_patch(patch, h, h_row, bits, T(dropout.scale()), a.at(r, c), a.row_stride);
         } else if (buffered) {
           copy_patch(patch, h, h_row, a.at(r, c), a.row_stride);
@@ -100,8 +100,8 @@ struct Epilogue {
 };
 
 template <class T>
-Epilogue<T> epilogue_of(View<const T> z, const T* b, View<T> a, T* z_kept, Activation kind,
-                        const Dropout& dropout, uint16_t* mask, Stats* stats, T* scratch,
+Epilogue<T> epilogue_of(View<const T> z, const T* b, View<T> a, View<T> z_kept, Activation kind,
+                        const Dropout& dropout, View<uint16_t> mask, Stats* stats, T* scratch,
                         double** work) {
   Epilogue<T> epilogue{z,
                        b,
@@ -145,17 +145,18 @@ void activation_forward(const Context& context, const ActivationForward<T>& laye
   }
 }
 
-// dz, and the sum of dz over the rows of this block, for one patch.
+// dz for one patch; da may lie in its memory.
+template <class T>
+using BackwardPatch = void (*)(const ActivationBackward<T>& layer, View<const T> da, Patch patch);
+
 template <Activation K, bool Drops, class T>
-void activation_backward_patch(const ActivationBackward<T>& layer, Patch patch, T* sums) {
-  const int64_t words = mask_words(layer.dz.cols);
+void backward_patch(const ActivationBackward<T>& layer, View<const T> da, Patch patch) {
   const Vec<T> scale = broadcast(T(layer.dropout.scale()));
   const Vec<T> keep = broadcast(T(1 / layer.dropout.scale()));
   for_vectors<T>(patch.cols, [&](int c, int lanes) {
-    Vec<T> sum = zero<T>();
     for (int r = 0; r < patch.rows; ++r) {
       const int64_t row = patch.r0 + r, col = patch.c0 + c;
-      Vec<T> d = load_lanes(layer.da.at(row, col), lanes);
+      Vec<T> d = load_lanes(da.at(row, col), lanes);
       Vec<T> saved = load_lanes(layer.saved.at(row, col), lanes);
       if constexpr (Drops) {
         d = d * scale;
@@ -165,38 +166,89 @@ void activation_backward_patch(const ActivationBackward<T>& layer, Patch patch, 
       }
       Vec<T> dz = K == Activation::identity ? d : d * derivative<K>(saved);
       if constexpr (Drops) {
-        const uint32_t bits = layer.mask[row * words + patch.c0 / patch_cols];
+        const uint32_t bits = *layer.mask.at(row, patch.c0 / patch_cols);
         dz = select(mask_from_bits<T>(bits >> c), dz, zero<T>());
       }
       store_lanes(layer.dz.at(row, col), dz, lanes);
-      sum = sum + dz;
-    }
-    if (sums != nullptr) {
-      store_lanes(sums + c, sum, lanes);
     }
   });
 }
 
 template <class T>
-void activation_backward(const Context& context, const ActivationBackward<T>& layer) {
-  using PatchBackward = void (*)(const ActivationBackward<T>&, Patch, T*);
-  PatchBackward backward = nullptr;
+BackwardPatch<T> backward_patch_of(const ActivationBackward<T>& layer) {
+  BackwardPatch<T> found = nullptr;
   const bool drops = layer.dropout.threshold > 0;
   visit(layer.activation, [&]<Activation K>() {
-    backward =
-        drops ? activation_backward_patch<K, true, T> : activation_backward_patch<K, false, T>;
+    found = drops ? backward_patch<K, true, T> : backward_patch<K, false, T>;
   });
-  const int64_t rows = layer.dz.rows, cols = layer.dz.cols;
-  for_blocks(context, rows, cols, 0.1, [&](int64_t r0, int64_t r1, int64_t c0, int64_t c1) {
+  return found;
+}
+
+// Calls backward(layer, da, patch) for the patches of a block.
+template <class T>
+void backward_block(const ActivationBackward<T>& layer, View<const T> da, BackwardPatch<T> backward,
+                    int64_t r0, int64_t r1, int64_t c0, int64_t c1) {
+  for (int64_t r = r0; r < r1; r += row_block) {
     for (int64_t c = c0; c < c1; c += patch_cols) {
-      const Patch patch{r0, c, int(r1 - r0), int(c1 - c < patch_cols ? c1 - c : patch_cols)};
-      backward(layer, patch,
-               layer.db != nullptr ? layer.scratch + r0 / row_block * cols + c : nullptr);
+      backward(layer, da,
+               {r, c, int(r1 - r < row_block ? r1 - r : row_block),
+                int(c1 - c < patch_cols ? c1 - c : patch_cols)});
     }
-  });
-  if (layer.db != nullptr) {
-    join_sums(layer.scratch, rows, cols, layer.db);
   }
+}
+
+template <class T>
+void activation_backward(const Context& context, const ActivationBackward<T>& layer) {
+  const BackwardPatch<T> backward = backward_patch_of(layer);
+  for_blocks(context, layer.dz.rows, layer.dz.cols, 0.1,
+             [&](int64_t r0, int64_t r1, int64_t c0, int64_t c1) {
+               backward_block(layer, layer.da, backward, r0, r1, c0, c1);
+             });
+}
+
+template <class T>
+void dense_backward(const Context& context, const DenseBackward<T>& layer) {
+  const BackwardPatch<T> backward = backward_patch_of(layer.below);
+  product(context, layer.dz, layer.w.transposed(), layer.below.dz,
+          [&](int64_t r0, int64_t r1, int64_t c0, int64_t c1) {
+            backward_block<T>(layer.below, layer.below.dz, backward, r0, r1, c0, c1);
+          });
+}
+
+// Each column: chains within row blocks, joined in order; four vectors of columns at a time.
+template <class T>
+void column_sums(const Context& context, View<const T> x, T* sums) {
+  constexpr int W = width<T>, together = 4;
+  auto body = [&](int64_t task, void*) {
+    const int64_t c0 = task * together * W;
+    Vec<T> total[together];
+    for (int64_t r0 = 0; r0 < x.rows || r0 == 0; r0 += row_block) {
+      Vec<T> sum[together];
+      for (int v = 0; v < together; ++v) {
+        sum[v] = zero<T>();
+      }
+      const int64_t r1 = r0 + row_block < x.rows ? r0 + row_block : x.rows;
+      for (int64_t r = r0; r < r1; ++r) {
+        for (int v = 0; v < together; ++v) {
+          const int64_t left = x.cols - c0 - v * W;
+          if (left > 0) {
+            sum[v] = sum[v] + load_lanes(x.at(r, c0 + v * W), int(left < W ? left : W));
+          }
+        }
+      }
+      for (int v = 0; v < together; ++v) {
+        total[v] = r0 == 0 ? sum[v] : total[v] + sum[v];
+      }
+    }
+    for (int v = 0; v < together; ++v) {
+      const int64_t left = x.cols - c0 - v * W;
+      if (left > 0) {
+        store_lanes(sums + c0 + v * W, total[v], int(left < W ? left : W));
+      }
+    }
+  };
+  parallel_for(worth(context, 0.05 * double(x.rows) * double(x.cols)),
+               (x.cols + together * W - 1) / (together * W), body);
 }
 
 }  // namespace

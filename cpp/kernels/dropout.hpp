@@ -12,11 +12,10 @@ namespace fanin {
 namespace {
 
 // The mask bits of one patch, into `bits` (one word a row) and into the mask of the matrix.
-inline void mask_patch(const Dropout& dropout, Patch patch, uint16_t* mask, int64_t words,
-                       uint16_t* bits) {
+inline void mask_patch(const Dropout& dropout, Patch patch, View<uint16_t> mask, uint16_t* bits) {
   for (int r = 0; r < patch.rows;) {
-    const uint64_t r8 = uint64_t(patch.r0 + r) / 8;
-    const auto c0 = uint32_t(patch.c0);
+    const uint64_t r8 = uint64_t(dropout.row + patch.r0 + r) / 8;
+    const auto c0 = uint32_t(dropout.col + patch.c0);
     if (patch.rows - r > 8) {
       dropout_bits<2>(dropout.seed, dropout.step, dropout.layer, r8, c0, dropout.threshold,
                       bits + r);
@@ -27,7 +26,7 @@ inline void mask_patch(const Dropout& dropout, Patch patch, uint16_t* mask, int6
     }
   }
   for (int r = 0; r < patch.rows; ++r) {
-    mask[(patch.r0 + r) * words + patch.c0 / patch_cols] = bits[r];
+    *mask.at(patch.r0 + r, patch.c0 / patch_cols) = bits[r];
   }
 }
 
@@ -45,11 +44,12 @@ void drop_patch(Patch patch, const T* h, int64_t h_row, const uint16_t* bits, T 
 }
 
 void dropout_mask(const Context& context, const Dropout& dropout, int64_t rows, int64_t cols,
-                  uint16_t* mask) {
+                  uint16_t* words) {
+  const View<uint16_t> mask = rows_of(words, rows, mask_words(cols), mask_words(cols));
   for_blocks(context, rows, cols, 0.2, [&](int64_t r0, int64_t r1, int64_t c0, int64_t c1) {
     alignas(64) uint16_t bits[row_block];
     for (int64_t c = c0; c < c1; c += patch_cols) {
-      mask_patch(dropout, {r0, c, int(r1 - r0), int(patch_cols)}, mask, mask_words(cols), bits);
+      mask_patch(dropout, {r0, c, int(r1 - r0), int(patch_cols)}, mask, bits);
     }
   });
 }

@@ -236,7 +236,7 @@ void product_of_block(View<const T> x, View<const T> w, View<T> out, int64_t r0,
 }
 
 static_assert(product_block * tile_vectors * width<double> * sizeof(double) <=
-              thread_scratch_bytes);
+              operation_scratch_bytes);
 
 // The product, and after each task `then(r0, r1, c0, c1)` on the block of out that is now finished
 // and in cache: r0 is a multiple of row_block, c0 of patch_cols.

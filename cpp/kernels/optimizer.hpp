@@ -88,30 +88,28 @@ void adam(const Context& context, const Update<T>& update) {
 }
 
 template <class T>
-double regularise(const Context& context, const T* w, T* dw, int64_t count, double l1, double l2) {
+void regularise(const Context& context, View<const T> w, View<T> dw, double l1, double l2,
+                View<double> penalties) {
   const Vec<T> c1 = broadcast(T(l1)), c2 = broadcast(T(l2));
-  if (dw != nullptr) {
-    for_elements<T>(context, count, [&](int64_t i, int lanes) {
-      const Vec<T> x = load_lanes(w + i, lanes);
-      const Vec<T> sign = select(x == zero<T>(), zero<T>(), copysign(c1, x));
-      store_lanes(dw + i, load_lanes(dw + i, lanes) + fma(c2, x, sign), lanes);
-    });
-  }
-  double squares = 0, sizes = 0;
-  for (int64_t start = 0; start < count; start += chunk_elements) {
-    const int64_t n = count - start < chunk_elements ? count - start : chunk_elements;
-    Lanes16<T> square, size;
-    square.clear();
-    size.clear();
-    for_row<T>(n, [&](int64_t c, int lanes, int lane) {
-      const Vec<T> x = load_lanes(w + start + c, lanes);
-      square.v[lane] = fma(x, x, square.v[lane]);
-      size.v[lane] = size.v[lane] + abs(x);
-    });
-    squares += double(square.sum());
-    sizes += double(size.sum());
-  }
-  return l2 / 2 * squares + l1 * sizes;
+  auto body = [&](int64_t r, void*) {
+    for (int64_t i = 0; i < penalties.cols; ++i) {
+      const int64_t start = i * penalty_cols;
+      const int64_t n = w.cols - start < penalty_cols ? w.cols - start : penalty_cols;
+      Lanes16<T> square, size;
+      square.clear();
+      size.clear();
+      for_row<T>(n, [&](int64_t c, int lanes, int lane) {
+        const Vec<T> x = load_lanes(w.at(r, start + c), lanes);
+        square.v[lane] = fma(x, x, square.v[lane]);
+        size.v[lane] = size.v[lane] + abs(x);
+        const Vec<T> sign = select(x == zero<T>(), zero<T>(), copysign(c1, x));
+        T* to = dw.at(r, start + c);
+        store_lanes(to, load_lanes(to, lanes) + fma(c2, x, sign), lanes);
+      });
+      *penalties.at(r, i) = l2 / 2 * double(square.sum()) + l1 * double(size.sum());
+    }
+  };
+  parallel_for(worth(context, 0.3 * double(w.rows) * double(w.cols)), w.rows, body);
 }
 
 }  // namespace

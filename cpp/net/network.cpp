@@ -8,7 +8,9 @@
 #include <limits>
 #include <utility>
 
+#include "../core/sum.hpp"
 #include "../kernels/dispatch.hpp"
+#include "step.hpp"
 
 namespace fanin {
 namespace {
@@ -19,6 +21,9 @@ int64_t padded(int64_t cols) {
   const int64_t stride = (cols + 15) / 16 * 16;
   return stride >= 512 && stride % 256 == 0 ? stride + 16 : stride;
 }
+
+// Steps that take longer can be interrupted in the middle, so they first make all gradients.
+constexpr double longest_step = 0.03;
 
 bool stopped(const Context& context) {
   return context.interrupted != nullptr && context.interrupted(context.interrupted_state);
@@ -40,8 +45,7 @@ Network<T>::Network(std::vector<LayerConfig> layers, Output output, uint64_t see
   int64_t at = 0;
   for (size_t l = 0; l < layers_.size(); ++l) {
     const LayerConfig& layer = layers_[l];
-    const int64_t behind = at + layer.weights();
-    places_.push_back({at, behind, behind, behind + layer.fan_out, running_count_});
+    places_.push_back({at, at + layer.weights(), running_count_});
     at += layer.parameters();
     running_count_ += layer.batch_norm ? layer.fan_out : 0;
     State& state = states_[l];
@@ -53,25 +57,14 @@ Network<T>::Network(std::vector<LayerConfig> layers, Output output, uint64_t see
     if (layer.batch_norm) {
       state.inv_std.resize(size_t(layer.fan_out));
     }
+    if (layer.penalised()) {
+      state.penalties.resize(size_t(layer.fan_in * penalty_pieces(layer.fan_out)));
+    }
   }
 }
 
 template <class T>
-Dropout Network<T>::dropout_of(size_t layer) const {
-  return {layers_[layer].dropout_threshold, seed_, step_, uint32_t(layer)};
-}
-
-template <class T>
-View<const T> Network<T>::weight_of(size_t layer) const {
-  const LayerConfig& of = layers_[layer];
-  return rows_of<const T>(parameters_ + places_[layer].weight, of.fan_in, of.fan_out, of.fan_out);
-}
-
-template <class T>
-View<T> Network<T>::a_of(size_t layer) const {
-  const State& state = states_[layer];
-  return rows_of(state.a.data(), rows_, layers_[layer].fan_out, state.a_stride);
-}
+Network<T>::~Network() = default;
 
 template <class T>
 void Network<T>::reserve(int64_t rows, bool training) {
@@ -79,14 +72,17 @@ void Network<T>::reserve(int64_t rows, bool training) {
   for (size_t l = 0; l < layers_.size(); ++l) {
     const LayerConfig& layer = layers_[l];
     State& state = states_[l];
-    widest = std::max(widest, padded(layer.fan_out));
+    widest = std::max(widest, state.a_stride);
     scratch = std::max({scratch, stats_scratch<T>(rows, layer.fan_out),
                         2 * column_sum_scratch(rows, layer.fan_out)});
     if (!training) {
       continue;
     }
-    const size_t elements = size_t(rows * layer.fan_out);
-    state.a.resize(size_t(rows * state.a_stride));
+    const size_t elements = size_t(rows * state.a_stride);
+    state.a.resize(elements);
+    if (l + 1 < layers_.size()) {
+      state.dz.resize(elements);
+    }
     if (needs_z(layer.activation)) {
       state.z.resize(elements);
     }
@@ -98,9 +94,167 @@ void Network<T>::reserve(int64_t rows, bool training) {
     }
   }
   scratch_.resize(size_t(scratch));
-  for (Buffer<T>& buffer : training ? dz_ : inference_) {
-    buffer.resize(size_t(rows * widest));
+  if (training) {
+    row_loss_.resize(size_t(rows));
+  } else {
+    for (Buffer<T>& buffer : inference_) {
+      buffer.resize(size_t(rows * widest));
+    }
   }
+}
+
+// ---- where things lie
+
+template <class T>
+View<T> Network<T>::weight_of(size_t l, T* vector) const {
+  const LayerConfig& layer = layers_[l];
+  return rows_of(vector + places_[l].weight, layer.fan_in, layer.fan_out, layer.fan_out);
+}
+
+template <class T>
+View<T> Network<T>::a_of(size_t l) const {
+  return rows_of(states_[l].a.data(), rows_, layers_[l].fan_out, states_[l].a_stride);
+}
+
+template <class T>
+View<T> Network<T>::z_of(size_t l) const {
+  return rows_of(states_[l].z.data(), rows_, layers_[l].fan_out, states_[l].a_stride);
+}
+
+template <class T>
+View<T> Network<T>::x_hat_of(size_t l) const {
+  return rows_of(states_[l].x_hat.data(), rows_, layers_[l].fan_out, states_[l].a_stride);
+}
+
+// The last layer's takes the place of its output.
+template <class T>
+View<T> Network<T>::dz_of(size_t l) const {
+  return l + 1 < layers_.size()
+             ? rows_of(states_[l].dz.data(), rows_, layers_[l].fan_out, states_[l].a_stride)
+             : a_of(l);
+}
+
+template <class T>
+View<const T> Network<T>::input_of(size_t l) const {
+  return l > 0 ? View<const T>(a_of(l - 1)) : x_;
+}
+
+// What the derivative is had from.
+template <class T>
+View<const T> Network<T>::saved_of(size_t l) const {
+  return needs_z(layers_[l].activation) ? z_of(l) : a_of(l);
+}
+
+// ---- the pieces of a step
+
+template <class T>
+void Network<T>::gather(const Context& context, const Dataset& data, const int64_t* chosen,
+                        int64_t r0, int64_t r1) {
+  const View<T> x = rows_of(batch_x_.data(), rows_, x_.cols, x_.row_stride).row_range(r0, r1);
+  ops_of<T>(table()).gather(context, data.x, data.source, data.row_stride, data.col_stride,
+                            chosen + r0, data.scale, x);
+}
+
+// Copies what the rows of the batch are to reproduce; chosen == nullptr: the same rows.
+template <class T>
+void Network<T>::gather_targets(const Targets<T>& from, const int64_t* chosen) {
+  const int64_t fan_out = layers_.back().fan_out;
+  batch_labels_.resize(size_t(rows_));
+  batch_weight_.resize(size_t(rows_));
+  batch_targets_.resize(size_t(rows_ * fan_out));
+  targets_ = from;
+  targets_.targets = rows_of<const T>(batch_targets_.data(), rows_, fan_out, fan_out);
+  targets_.labels = from.labels != nullptr ? batch_labels_.data() : nullptr;
+  targets_.sample_weight = from.sample_weight != nullptr ? batch_weight_.data() : nullptr;
+  divisor_ = 0;
+  for (int64_t r = 0; r < rows_; ++r) {
+    const int64_t row = chosen != nullptr ? chosen[r] : r;
+    double weight = 1;
+    if (from.sample_weight != nullptr) {
+      weight = double(batch_weight_.data()[r] = from.sample_weight[row]);
+    }
+    if (from.labels != nullptr) {
+      // They were checked, but another thread may write to them meanwhile.
+      const int64_t label = from.labels[row];
+      batch_labels_.data()[r] = label >= 0 && label < fan_out ? label : 0;
+      if (from.class_weight != nullptr) {
+        weight *= double(from.class_weight[batch_labels_.data()[r]]);
+      }
+    } else {
+      std::memcpy(batch_targets_.data() + r * fan_out, from.targets.at(row, 0),
+                  size_t(fan_out) * sizeof(T));
+    }
+    divisor_ += weight;
+  }
+  if (output_ != Output::softmax) {
+    divisor_ *= double(fan_out);
+  }
+  if (!(divisor_ > 0)) {  // a batch of weight zero: loss and gradients zero
+    divisor_ = std::numeric_limits<double>::infinity();
+  }
+}
+
+// a = x @ w for one block; all the rest of the layer, too, where no batch norm stands between.
+template <class T>
+void Network<T>::product(const Context& context, size_t l, Block block, View<const T> x, View<T> a,
+                         const Forward& how) {
+  const Ops<T>& ops = ops_of<T>(table());
+  const LayerConfig& layer = layers_[l];
+  const View<const T> w = weight_of(l, parameters_).col_range(block.c0, block.c1);
+  if (layer.batch_norm) {
+    ops.gemm(context, x, w, a);
+    return;
+  }
+  const Kept kept = kept_of(l, block, how);
+  ops.dense_forward(context,
+                    {x, w, parameters_ + places_[l].other + block.c0, a, kept.z, layer.activation,
+                     kept.dropout, kept.mask, how.stats, scratch_.data()});
+}
+
+// Batch norm, activation and dropout of all rows of some columns, in place.
+template <class T>
+void Network<T>::normalise(const Context& context, size_t l, Block block, View<T> a,
+                           const Forward& how) {
+  const Ops<T>& ops = ops_of<T>(table());
+  const LayerConfig& layer = layers_[l];
+  const T* gamma = parameters_ + places_[l].other + block.c0;
+  const int64_t unit = places_[l].unit + block.c0;
+  // Tasks on other columns use other parts of it.
+  T* scratch = scratch_.data() + block.c0 / 16 * stats_scratch<T>(a.rows, 16);
+  const Kept kept = kept_of(l, block, how);
+  ops.batch_norm_forward(
+      context, {a, gamma, gamma + layer.fan_out, running_mean_ + unit, running_var_ + unit, a,
+                kept.x_hat, how.training ? states_[l].inv_std.data() + block.c0 : scratch,
+                how.training, batch_norm_momentum, batch_norm_eps, scratch});
+  ops.activation_forward(context, {a, nullptr, a, kept.z, layer.activation, kept.dropout, kept.mask,
+                                   how.stats, scratch});
+}
+
+// Where a block of a training forward leaves what backward needs; and what it drops.
+template <class T>
+typename Network<T>::Kept Network<T>::kept_of(size_t l, Block block, const Forward& how) const {
+  Kept kept{};
+  if (how.training) {
+    kept.z = z_of(l).block(block);
+    kept.x_hat = x_hat_of(l).block(block);
+    if (how.drops) {
+      kept.dropout = dropout_of(l, block);
+      kept.mask = mask_of(l, block);
+    }
+  }
+  return kept;
+}
+
+template <class T>
+Dropout Network<T>::dropout_of(size_t l, Block block) const {
+  return {layers_[l].dropout_threshold, seed_, step_, uint32_t(l), block.r0, block.c0};
+}
+
+template <class T>
+View<uint16_t> Network<T>::mask_of(size_t l, Block block) const {
+  const int64_t words = mask_words(layers_[l].fan_out);
+  return rows_of(states_[l].mask.data(), rows_, words, words)
+      .block({block.r0, block.r1, block.c0 / 16, mask_words(block.c1)});
 }
 
 template <class T>
@@ -143,39 +297,99 @@ void Network<T>::count_histogram(const Context& context, size_t l, View<const T>
   ops_of<T>(table()).histogram(context, a, state.edges.data(), bins, state.counts.data());
 }
 
+// The loss of rows [r0, r1) into row_loss_; logits, or outputs, become its gradient.
 template <class T>
-void Network<T>::forward_layer(const Context& context, size_t l, View<const T> x, View<T> a,
-                               bool training, int bins) {
+void Network<T>::loss(const Context& context, int64_t r0, int64_t r1) {
   const Ops<T>& ops = ops_of<T>(table());
-  const LayerConfig& layer = layers_[l];
-  const Place& place = places_[l];
-  State& state = states_[l];
-  const Dropout dropout = training ? dropout_of(l) : Dropout{};
-  // A histogram is of activations before dropout: then dropout is a pass of its own, behind it.
-  const Dropout at_once = bins > 0 ? Dropout{} : dropout;
-  T* z = training && needs_z(layer.activation) ? state.z.data() : nullptr;
-  Stats* stats = bins > 0 ? &state.stats : nullptr;
-  if (!layer.batch_norm) {
-    ops.dense_forward(context, {x, weight_of(l), parameters_ + place.bias, a, z, layer.activation,
-                                at_once, state.mask.data(), stats, scratch_.data()});
-  } else {
-    ops.gemm(context, x, weight_of(l), a);
-    ops.batch_norm_forward(context, {a, parameters_ + place.gamma, parameters_ + place.beta,
-                                     running_mean_ + place.unit, running_var_ + place.unit, a,
-                                     training ? state.x_hat.data() : nullptr,
-                                     training ? state.inv_std.data() : scratch_.data(), training,
-                                     batch_norm_momentum, batch_norm_eps, scratch_.data()});
-    ops.activation_forward(context, {a, nullptr, a, z, layer.activation, at_once, state.mask.data(),
-                                     stats, scratch_.data()});
-  }
-  if (bins > 0) {
-    count_histogram(context, l, a, bins);
-    if (dropout.threshold > 0) {
-      ops.activation_forward(context, {a, nullptr, a, nullptr, Activation::identity, dropout,
-                                       state.mask.data(), nullptr, nullptr});
-    }
+  const View<T> z = a_of(layers_.size() - 1).row_range(r0, r1);
+  const auto from = [r0](auto* rows) { return rows != nullptr ? rows + r0 : nullptr; };
+  const Loss<T> loss{z,
+                     from(targets_.labels),
+                     targets_.targets.row_range(r0, r1),
+                     from(targets_.sample_weight),
+                     targets_.class_weight,
+                     targets_.label_smoothing,
+                     divisor_,
+                     z,
+                     row_loss_.data() + r0};
+  switch (output_) {
+    case Output::softmax:
+      ops.softmax_cross_entropy(context, loss);
+      break;
+    case Output::sigmoid:
+      ops.sigmoid_cross_entropy(context, loss);
+      break;
+    case Output::identity:
+      ops.mean_squared_error(context, loss);
+      break;
   }
 }
+
+// dz of a block of the layer below layer l; where that has batch norm, what goes into its backward.
+template <class T>
+void Network<T>::product_backward(const Context& context, size_t l, Block below) {
+  const View<const T> dz = dz_of(l).row_range(below.r0, below.r1);
+  // w^T's columns are w's rows.
+  const View<const T> w = weight_of(l, parameters_).row_range(below.c0, below.c1);
+  ops_of<T>(table()).dense_backward(context, {dz,
+                                              w,
+                                              {{},
+                                               saved_of(l - 1).block(below),
+                                               dz_of(l - 1).block(below),
+                                               layers_[l - 1].activation,
+                                               dropout_of(l - 1, below),
+                                               mask_of(l - 1, below)}});
+}
+
+template <class T>
+void Network<T>::normalise_backward(const Context& context, size_t l, Block block) {
+  const int64_t n = layers_[l].fan_out, other = places_[l].other + block.c0;
+  const View<T> dz = dz_of(l).block(block);
+  T* scratch = scratch_.data() + block.c0 / 16 * 2 * column_sum_scratch(dz.rows, 16);
+  ops_of<T>(table()).batch_norm_backward(
+      context,
+      {dz, x_hat_of(l).block(block), parameters_ + other, states_[l].inv_std.data() + block.c0, dz,
+       gradients_ + other, gradients_ + other + n, true, scratch});
+}
+
+// dw, penalty included, of a block of w.
+template <class T>
+void Network<T>::weight_gradients(const Context& context, size_t l, Block block, View<T> dw) {
+  const Ops<T>& ops = ops_of<T>(table());
+  const LayerConfig& layer = layers_[l];
+  const View<const T> h = input_of(l).col_range(block.r0, block.r1);
+  ops.gemm(context, h.transposed(), dz_of(l).col_range(block.c0, block.c1), dw);
+  if (layer.penalised()) {
+    const int64_t pieces = penalty_pieces(layer.fan_out);
+    const View<double> penalties =
+        rows_of(states_[l].penalties.data(), layer.fan_in, pieces, pieces)
+            .block({block.r0, block.r1, block.c0 / penalty_cols, penalty_pieces(block.c1)});
+    ops.regularise(context, weight_of(l, parameters_).block(block), dw, layer.l1, layer.l2,
+                   penalties);
+  }
+}
+
+// db. (dgamma and dbeta were made on the way back.)
+template <class T>
+void Network<T>::bias_gradients(const Context& context, size_t l) {
+  if (!layers_[l].batch_norm) {
+    ops_of<T>(table()).column_sums(context, dz_of(l), gradients_ + places_[l].other);
+  }
+}
+
+template <class T>
+double Network<T>::penalty() const {
+  double total = 0;
+  for (size_t l = layers_.size(); l-- > 0;) {
+    const LayerConfig& layer = layers_[l];
+    if (layer.penalised()) {
+      total += sum_of(states_[l].penalties.data(), layer.fan_in * penalty_pieces(layer.fan_out));
+    }
+  }
+  return total;
+}
+
+// ---- whole batches
 
 template <class T>
 void Network<T>::forward(const Context& context, View<const T> x, bool training, int bins,
@@ -189,121 +403,105 @@ void Network<T>::forward(const Context& context, View<const T> x, bool training,
   const size_t last = layers_.size() - 1;
   View<const T> h = x;
   for (size_t l = 0; l <= last; ++l) {
-    View<T> a = training ? a_of(l)
-                         : rows_of(inference_[l % 2].data(), x.rows, layers_[l].fan_out,
-                                   states_[l].a_stride);
+    const LayerConfig& layer = layers_[l];
+    View<T> a = training
+                    ? a_of(l)
+                    : rows_of(inference_[l % 2].data(), x.rows, layer.fan_out, states_[l].a_stride);
     if (l == last && out.data != nullptr) {
       a = out;
     }
-    forward_layer(context, l, h, a, training, bins);
+    // A histogram is of activations before dropout: then dropout is a pass of its own, behind it.
+    const Forward how{training, bins > 0 ? &states_[l].stats : nullptr, bins == 0};
+    const Block all{0, x.rows, 0, layer.fan_out};
+    product(context, l, all, h, a, how);
+    if (layer.batch_norm) {
+      normalise(context, l, all, a, how);
+    }
+    if (bins > 0) {
+      count_histogram(context, l, a, bins);
+      if (layer.dropout_threshold > 0) {
+        ops_of<T>(table()).activation_forward(
+            context, {a, nullptr, a, View<T>{}, Activation::identity, dropout_of(l, all),
+                      mask_of(l, all), nullptr, nullptr});
+      }
+    }
     h = a;
   }
 }
 
 template <class T>
-double Network<T>::backward(const Context& context, View<const T> dout, View<T> dx) {
-  const Ops<T>& ops = ops_of<T>(table());
-  double penalty = 0;
-  View<const T> da = dout;
+void Network<T>::backward(const Context& context, View<const T> dout, View<T> dx) {
+  const View<T> dz = dz_of(layers_.size() - 1);
+  for (int64_t r = 0; r < rows_; ++r) {
+    std::memcpy(dz.at(r, 0), dout.at(r, 0), size_t(dz.cols) * sizeof(T));
+  }
+  gradients(context);
+  if (dx.data != nullptr) {
+    ops_of<T>(table()).gemm(context, dz_of(0), weight_of(0, parameters_).transposed(), dx);
+  }
+}
+
+// All gradients, from the last layer's dz.
+template <class T>
+void Network<T>::gradients(const Context& context) {
   for (size_t l = layers_.size(); l-- > 0;) {
     const LayerConfig& layer = layers_[l];
-    const Place& place = places_[l];
-    const State& state = states_[l];
-    const View<T> a = a_of(l);
-    const bool keeps_z = needs_z(layer.activation);
-    const View<const T> saved =
-        keeps_z ? rows_of<const T>(state.z.data(), rows_, layer.fan_out, layer.fan_out)
-                : View<const T>(a);
-    View<T> dz = rows_of(dz_[l % 2].data(), rows_, layer.fan_out, state.a_stride);
-    // The output layer has neither activation nor dropout: saved is not read.
-    ops.activation_backward(context,
-                            {da, saved, dz, layer.batch_norm ? nullptr : gradients_ + place.bias,
-                             layer.activation, dropout_of(l), state.mask.data(), scratch_.data()});
-    if (layer.batch_norm) {
-      ops.batch_norm_backward(
-          context, {dz, state.x_hat.data(), parameters_ + place.gamma, state.inv_std.data(), dz,
-                    gradients_ + place.gamma, gradients_ + place.beta, true, scratch_.data()});
-    }
-    const View<const T> h = l > 0 ? View<const T>(a_of(l - 1)) : x_;
-    T* dw = gradients_ + place.weight;
-    ops.gemm(context, h.transposed(), dz, rows_of(dw, layer.fan_in, layer.fan_out, layer.fan_out));
-    if (layer.l1 > 0 || layer.l2 > 0) {
-      penalty += ops.regularise(context, parameters_ + place.weight, dw, layer.weights(), layer.l1,
-                                layer.l2);
-    }
+    weight_gradients(context, l, {0, layer.fan_in, 0, layer.fan_out}, weight_of(l, gradients_));
+    bias_gradients(context, l);
     if (l > 0) {
-      const View<T> below =
-          rows_of(dz_[(l - 1) % 2].data(), rows_, layer.fan_in, states_[l - 1].a_stride);
-      ops.gemm(context, dz, weight_of(l).transposed(), below);
-      da = below;
-    } else if (dx.data != nullptr) {
-      ops.gemm(context, dz, weight_of(0).transposed(), dx);
+      const Block below{0, rows_, 0, layer.fan_in};
+      product_backward(context, l, below);
+      if (layers_[l - 1].batch_norm) {
+        normalise_backward(context, l - 1, below);
+      }
     }
-  }
-  return penalty;
-}
-
-template <class T>
-double Network<T>::loss_divisor(const Targets<T>& targets, int64_t rows, int64_t cols) const {
-  double divisor = 0;
-  for (int64_t r = 0; r < rows; ++r) {
-    double weight = targets.sample_weight != nullptr ? double(targets.sample_weight[r]) : 1.0;
-    if (targets.labels != nullptr && targets.class_weight != nullptr) {
-      weight *= double(targets.class_weight[targets.labels[r]]);
-    }
-    divisor += weight;
-  }
-  if (output_ != Output::softmax) {
-    divisor *= double(cols);
-  }
-  // A batch of weight zero: loss and gradients zero.
-  return divisor > 0 ? divisor : std::numeric_limits<double>::infinity();
-}
-
-template <class T>
-double Network<T>::loss_of(const Context& context, const Targets<T>& targets, View<T> logits) {
-  const Ops<T>& ops = ops_of<T>(table());
-  row_loss_.resize(size_t(logits.rows));
-  const Loss<T> loss{logits,
-                     targets.labels,
-                     targets.targets,
-                     targets.sample_weight,
-                     targets.class_weight,
-                     targets.label_smoothing,
-                     loss_divisor(targets, logits.rows, logits.cols),
-                     logits,
-                     row_loss_.data()};
-  switch (output_) {
-    case Output::softmax:
-      return ops.softmax_cross_entropy(context, loss);
-    case Output::sigmoid:
-      return ops.sigmoid_cross_entropy(context, loss);
-    default:
-      return ops.mean_squared_error(context, loss);
   }
 }
 
 template <class T>
 double Network<T>::loss_and_gradients(const Context& context, View<const T> x,
                                       const Targets<T>& targets, int bins, uint64_t step) {
+  rows_ = x.rows;
+  gather_targets(targets, nullptr);
+  return loss_and_gradients(context, x, bins, step);
+}
+
+// The same for targets_.
+template <class T>
+double Network<T>::loss_and_gradients(const Context& context, View<const T> x, int bins,
+                                      uint64_t step) {
   forward(context, x, true, bins, step, View<T>{});
-  const View<T> logits = a_of(layers_.size() - 1);
-  const double loss = loss_of(context, targets, logits);  // logits become their gradient
-  return loss + backward(context, logits, View<T>{});
+  loss(context, 0, rows_);
+  gradients(context);
+  return sum_of(row_loss_.data(), rows_) / divisor_ + penalty();
 }
 
 template <class T>
-void Network<T>::update(const Context& context, const OptimizerRule<T>& rule, double lr,
-                        int64_t steps_done) {
+void Network<T>::update(const Context& context, const OptimizerRule<T>& rule,
+                        const Update<T>& update) {
   const Ops<T>& ops = ops_of<T>(table());
   for (size_t l = 0; l < layers_.size(); ++l) {
-    const int64_t weights = layers_[l].weights(), all = layers_[l].parameters();
-    const int64_t start = places_[l].weight;
-    apply_rule(ops, context, rule, lr, steps_done, parameters_, gradients_, start, weights, true,
-               nullptr);
-    apply_rule(ops, context, rule, lr, steps_done, parameters_, gradients_, start + weights,
-               all - weights, false, nullptr);
+    const int64_t start = places_[l].weight, other = places_[l].other;
+    apply(ops, context, rule, update, parameters_, gradients_ + start, start, layers_[l].weights());
+    apply(ops, context, rule, without_decay(update), parameters_, gradients_ + other, other,
+          layers_[l].others());
   }
+}
+
+// The plan of a step on so many rows, made once.
+template <class T>
+TrainingStep<T>& Network<T>::step_of(int64_t rows, int threads) {
+  for (const auto& step : steps_) {
+    if (step->rows == rows && step->threads == threads) {
+      return *step;
+    }
+  }
+  constexpr size_t kept = 4;  // whole batches and the last one, with two numbers of threads
+  if (steps_.size() == kept) {
+    steps_.erase(steps_.begin());
+  }
+  steps_.push_back(std::make_unique<TrainingStep<T>>(*this, rows, threads));
+  return *steps_.back();
 }
 
 template <class T>
@@ -311,54 +509,40 @@ Progress Network<T>::train(const Context& context, const Dataset& data, const Ta
                            const OptimizerRule<T>& rule, const double* lr, int64_t steps_done,
                            uint64_t step, int bins_at_last, double seconds) {
   using Clock = std::chrono::steady_clock;
-  const Ops<T>& ops = ops_of<T>(table());
   const Clock::time_point start = Clock::now();
-  const int64_t fan_in = layers_.front().fan_in, fan_out = layers_.back().fan_out;
-  const int64_t largest = std::min(data.batch_size, data.count), x_stride = padded(fan_in);
-  batch_x_.resize(size_t(largest * x_stride));
-  batch_labels_.resize(size_t(largest));
-  batch_weight_.resize(size_t(largest));
-  batch_targets_.resize(size_t(largest * fan_out));
+  const int64_t fan_in = layers_.front().fan_in, x_stride = padded(fan_in);
+  batch_x_.resize(size_t(std::min(data.batch_size, data.count) * x_stride));
   running_before_.resize(size_t(2 * running_count_));
   Context uninterrupted = context;
   uninterrupted.interrupted = nullptr;
 
   Progress done;
-  while (done.rows < data.count) {
-    const int64_t rows = std::min(data.batch_size, data.count - done.rows);
+  while (done.rows < data.count && !stopped(context)) {
     const int64_t* chosen = data.rows + done.rows;
-    const View<T> x = rows_of(batch_x_.data(), rows, fan_in, x_stride);
-    ops.gather(context, data.x, data.source, data.row_stride, data.col_stride, chosen, data.scale,
-               x);
-    Targets<T> batch = targets;
-    for (int64_t r = 0; r < rows; ++r) {
-      if (targets.labels != nullptr) {
-        batch_labels_.data()[r] = targets.labels[chosen[r]];
-      } else {
-        std::memcpy(batch_targets_.data() + r * fan_out, targets.targets.at(chosen[r], 0),
-                    size_t(fan_out) * sizeof(T));
+    rows_ = std::min(data.batch_size, data.count - done.rows);
+    step_ = step + uint64_t(done.steps);
+    x_ = rows_of<const T>(batch_x_.data(), rows_, fan_in, x_stride);
+    gather_targets(targets, chosen);
+    const int bins = done.rows + rows_ == data.count ? bins_at_last : 0;
+    const Update<T> constants = update_of(rule, lr[done.steps], steps_done + done.steps);
+    double loss;
+    if (bins == 0 && seconds_of_step(context.threads) < longest_step) {
+      reserve(rows_, true);
+      loss = step_of(rows_, context.threads).run(data, chosen, rule, constants);
+    } else {
+      std::copy_n(running_mean_, running_count_, running_before_.data());
+      std::copy_n(running_var_, running_count_, running_before_.data() + running_count_);
+      gather(context, data, chosen, 0, rows_);
+      loss = loss_and_gradients(context, x_, bins, step_);
+      if (stopped(context)) {
+        std::copy_n(running_before_.data(), running_count_, running_mean_);
+        std::copy_n(running_before_.data() + running_count_, running_count_, running_var_);
+        break;
       }
-      if (targets.sample_weight != nullptr) {
-        batch_weight_.data()[r] = targets.sample_weight[chosen[r]];
-      }
+      update(uninterrupted, rule, constants);
     }
-    batch.labels = targets.labels != nullptr ? batch_labels_.data() : nullptr;
-    batch.targets = rows_of<const T>(batch_targets_.data(), rows, fan_out, fan_out);
-    batch.sample_weight = targets.sample_weight != nullptr ? batch_weight_.data() : nullptr;
-
-    std::copy_n(running_mean_, running_count_, running_before_.data());
-    std::copy_n(running_var_, running_count_, running_before_.data() + running_count_);
-    const bool last = done.rows + rows == data.count;
-    const double loss =
-        loss_and_gradients(context, x, batch, last ? bins_at_last : 0, step + uint64_t(done.steps));
-    if (stopped(context)) {
-      std::copy_n(running_before_.data(), running_count_, running_mean_);
-      std::copy_n(running_before_.data() + running_count_, running_count_, running_var_);
-      break;
-    }
-    update(uninterrupted, rule, lr[done.steps], steps_done + done.steps);
-    done.loss += loss * double(rows);
-    done.rows += rows;
+    done.loss += loss * double(rows_);
+    done.rows += rows_;
     done.steps += 1;
     if (std::chrono::duration<double>(Clock::now() - start).count() > seconds) {
       break;
@@ -366,6 +550,16 @@ Progress Network<T>::train(const Context& context, const Dataset& data, const Ta
   }
   rows_ = 0;  // the batch is gone: there is nothing to go back through
   return done;
+}
+
+// A rough estimate, at 50 billion multiply-adds a second and thread.
+template <class T>
+double Network<T>::seconds_of_step(int threads) const {
+  double products = 0;
+  for (const LayerConfig& layer : layers_) {
+    products += 3 * double(rows_) * double(layer.weights());
+  }
+  return products / 5e10 / threads;
 }
 
 template class Network<float>;

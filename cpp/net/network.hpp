@@ -9,6 +9,7 @@
 // methods are not safe to call from two threads at once; the caller sees to that.
 #pragma once
 
+#include <memory>
 #include <vector>
 
 #include "../core/buffer.hpp"
@@ -29,10 +30,12 @@ struct LayerConfig {
   double l1, l2;
 
   int64_t weights() const { return fan_in * fan_out; }
-  int64_t parameters() const { return weights() + (batch_norm ? 2 : 1) * fan_out; }
+  int64_t parameters() const { return weights() + others(); }
+  int64_t others() const { return (batch_norm ? 2 : 1) * fan_out; }  // bias, or gamma and beta
+  bool penalised() const { return l1 > 0 || l2 > 0; }
 };
 
-// What the network is to reproduce for one batch; `labels` or `targets`.
+// What the network is to reproduce for some rows; `labels` or `targets`.
 template <class T>
 struct Targets {
   const int64_t* labels = nullptr;   // softmax: (m)
@@ -59,10 +62,14 @@ struct Progress {
 };
 
 template <class T>
+class TrainingStep;
+
+template <class T>
 class Network {
  public:
   Network(std::vector<LayerConfig> layers, Output output, uint64_t seed, T* parameters,
           T* gradients, T* running_mean, T* running_var);
+  ~Network();
 
   // out (m, n): logits, or values. Training: masks of `step`, batch statistics, and everything that
   // backward needs is kept; x must live until then. bins > 0: statistics, and histograms of so
@@ -71,14 +78,12 @@ class Network {
                View<T> out);
 
   // From dout (m, n) the gradients of the last training forward, regularisers included; dx (m, k)
-  // when dx.data is not null. Returns the penalty of the regularisers.
-  double backward(const Context& context, View<const T> dout, View<T> dx);
+  // when dx.data is not null.
+  void backward(const Context& context, View<const T> dout, View<T> dx);
 
   // Forward in training mode, loss and backward. Returns the loss, penalty included.
   double loss_and_gradients(const Context& context, View<const T> x, const Targets<T>& targets,
                             int bins, uint64_t step);
-
-  void update(const Context& context, const OptimizerRule<T>& rule, double lr, int64_t steps_done);
 
   // Steps over data.rows in batches until all are done, `seconds` have passed or
   // context.interrupted says so; a step that was interrupted leaves no trace. `lr` holds one
@@ -95,15 +100,17 @@ class Network {
   const std::vector<LayerConfig>& layers() const { return layers_; }
 
  private:
+  friend class TrainingStep<T>;
+
   // Where a layer's parameters lie in the flat vectors; `unit`: in those of the running statistics.
   struct Place {
-    int64_t weight, bias, gamma, beta, unit;
+    int64_t weight, other, unit;
   };
   // What one training batch leaves in a layer.
   struct State {
-    Buffer<T> a, z, x_hat, inv_std;
+    Buffer<T> a, z, x_hat, inv_std, dz;
     Buffer<uint16_t> mask;
-    Buffer<double> unit_mean;
+    Buffer<double> unit_mean, penalties;
     Buffer<int64_t> unit_zeros;
     Stats stats{};
     std::vector<int64_t> counts;  // histogram; empty when not made
@@ -111,15 +118,52 @@ class Network {
     int64_t a_stride = 0;
   };
 
+  // How a forward pass is done.
+  struct Forward {
+    bool training;
+    Stats* stats;  // or null
+    bool drops;    // in training
+  };
+  // Where a block of one leaves what backward needs, and what it drops.
+  struct Kept {
+    View<T> z, x_hat;
+    Dropout dropout;
+    View<uint16_t> mask;
+  };
+
   void reserve(int64_t rows, bool training);
-  Dropout dropout_of(size_t layer) const;
-  View<const T> weight_of(size_t layer) const;
+
+  // What belongs to a layer, for the batch of the last training forward. No memory where it is not
+  // kept.
+  View<T> weight_of(size_t layer, T* vector) const;
   View<T> a_of(size_t layer) const;
-  void forward_layer(const Context& context, size_t layer, View<const T> x, View<T> a,
-                     bool training, int bins);
-  void count_histogram(const Context& context, size_t layer, View<const T> a, int bins);
-  double loss_of(const Context& context, const Targets<T>& targets, View<T> logits);
-  double loss_divisor(const Targets<T>& targets, int64_t rows, int64_t cols) const;
+  View<T> z_of(size_t layer) const;
+  View<T> x_hat_of(size_t layer) const;
+  View<T> dz_of(size_t layer) const;
+  View<const T> input_of(size_t layer) const;
+  View<const T> saved_of(size_t layer) const;
+  View<uint16_t> mask_of(size_t layer, Block) const;
+  Dropout dropout_of(size_t layer, Block) const;
+  Kept kept_of(size_t layer, Block, const Forward&) const;
+
+  // The pieces of a step, on a block of the rows and columns of a layer's output, or of w.
+  void gather(const Context&, const Dataset&, const int64_t* chosen, int64_t r0, int64_t r1);
+  void product(const Context&, size_t layer, Block, View<const T> x, View<T> a, const Forward&);
+  void normalise(const Context&, size_t layer, Block, View<T> a, const Forward&);
+  void loss(const Context&, int64_t r0, int64_t r1);
+  void product_backward(const Context&, size_t layer, Block below);
+  void normalise_backward(const Context&, size_t layer, Block);
+  void weight_gradients(const Context&, size_t layer, Block, View<T> dw);
+  void bias_gradients(const Context&, size_t layer);
+  double penalty() const;
+
+  void gather_targets(const Targets<T>& from, const int64_t* chosen);
+  void count_histogram(const Context&, size_t layer, View<const T> a, int bins);
+  void gradients(const Context&);
+  double loss_and_gradients(const Context&, View<const T> x, int bins, uint64_t step);
+  void update(const Context&, const OptimizerRule<T>&, const Update<T>&);
+  double seconds_of_step(int threads) const;
+  TrainingStep<T>& step_of(int64_t rows, int threads);
 
   std::vector<LayerConfig> layers_;
   Output output_;
@@ -132,12 +176,14 @@ class Network {
   View<const T> x_{};  // input of the last training forward
   int64_t rows_ = 0;   // its rows; 0: nothing to go back through
   uint64_t step_ = 0;
-  Buffer<T> inference_[2];  // outputs of layers in turn, outside training
-  Buffer<T> dz_[2];         // gradients of layers in turn
-  Buffer<T> scratch_;
-  Buffer<double> row_loss_;
-  Buffer<T> batch_x_, batch_targets_, batch_weight_, running_before_;
+  Targets<T> targets_;  // of the batch: the buffers below
+  double divisor_ = 1;  // of its loss
+  Buffer<T> batch_x_, batch_targets_, batch_weight_;
   Buffer<int64_t> batch_labels_;
+  Buffer<double> row_loss_;
+  Buffer<T> inference_[2];  // outputs of layers in turn, outside training
+  Buffer<T> scratch_, running_before_;
+  std::vector<std::unique_ptr<TrainingStep<T>>> steps_;  // for whole batches, for the last one
 };
 
 }  // namespace fanin

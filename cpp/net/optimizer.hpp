@@ -29,23 +29,40 @@ static inline double power(double x, int64_t n) {
   return result;
 }
 
-// Step number `steps_done` + 1 of the rule, on elements [start, start + count) of the flat vectors.
+// Step number `steps_done` + 1 of the rule, on all parameters; `part` cuts it down.
 template <class T>
-static inline void apply_rule(const Ops<T>& ops, const Context& context,
-                              const OptimizerRule<T>& rule, double lr, int64_t steps_done,
-                              T* parameters, const T* gradients, int64_t start, int64_t count,
-                              bool decays, const uint8_t* decay_mask) {
+static inline Update<T> update_of(const OptimizerRule<T>& rule, double lr, int64_t steps_done) {
   Update<T> update{};
-  update.parameters = parameters + start;
-  update.gradients = gradients + start;
-  update.first = rule.first != nullptr ? rule.first + start : nullptr;
-  update.second = rule.second != nullptr ? rule.second + start : nullptr;
-  update.count = count;
   update.lr = lr;
   update.beta1 = rule.beta1;
   update.beta2 = rule.beta2;
   update.eps = rule.eps;
   update.nesterov = rule.nesterov;
+  if (rule.rule == Rule::adam) {
+    update.lr = lr / (1 - power(rule.beta1, steps_done + 1));
+    update.correction = 1 / __builtin_sqrt(1 - power(rule.beta2, steps_done + 1));
+    update.decay = lr * rule.weight_decay;
+  }
+  return update;
+}
+
+// Biases, gamma and beta do not decay.
+template <class T>
+static inline Update<T> without_decay(Update<T> update) {
+  update.decay = 0;
+  return update;
+}
+
+// Applies it to parameters [start, start + count), whose gradients begin at `gradients`.
+template <class T>
+static inline void apply(const Ops<T>& ops, const Context& context, const OptimizerRule<T>& rule,
+                         Update<T> update, T* parameters, const T* gradients, int64_t start,
+                         int64_t count) {
+  update.parameters = parameters + start;
+  update.gradients = gradients;
+  update.first = rule.first != nullptr ? rule.first + start : nullptr;
+  update.second = rule.second != nullptr ? rule.second + start : nullptr;
+  update.count = count;
   switch (rule.rule) {
     case Rule::sgd:
       ops.sgd(context, update);
@@ -54,10 +71,6 @@ static inline void apply_rule(const Ops<T>& ops, const Context& context,
       ops.rmsprop(context, update);
       break;
     case Rule::adam:
-      update.lr = lr / (1 - power(rule.beta1, steps_done + 1));
-      update.correction = 1 / __builtin_sqrt(1 - power(rule.beta2, steps_done + 1));
-      update.decay = decays ? lr * rule.weight_decay : 0;
-      update.decay_mask = decay_mask != nullptr ? decay_mask + start : nullptr;
       ops.adam(context, update);
       break;
   }

@@ -1,0 +1,33 @@
+// Sums of doubles in the canonical order: 16 lanes, then a tree (core/ops.hpp).
+#pragma once
+
+#include <cstdint>
+
+namespace fanin {
+
+// Sum of 16 lanes as a tree: 8 + 8, 4 + 4, 2 + 2, 1 + 1.
+template <class T>
+[[gnu::always_inline]] static inline T tree_sum(T (&lane)[16]) {
+  for (int half = 8; half > 0; half /= 2) {
+    for (int l = 0; l < half; ++l) {
+      lane[l] += lane[l + half];
+    }
+  }
+  return lane[0];
+}
+
+static inline double sum_of(const double* x, int64_t n) {
+  double lane[16] = {};
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16) {
+    for (int l = 0; l < 16; ++l) {
+      lane[l] += x[i + l];
+    }
+  }
+  for (int l = 0; i + l < n; ++l) {
+    lane[l] += x[i + l];
+  }
+  return tree_sum(lane);
+}
+
+}  // namespace fanin

@@ -1,0 +1,193 @@
+#include "step.hpp"
+
+#include <algorithm>
+
+#include "../core/sum.hpp"
+#include "../kernels/dispatch.hpp"
+
+namespace fanin {
+namespace {
+
+const Context alone{};  // an operation inside a task runs on its thread
+
+int64_t divide_up(int64_t n, int64_t by) { return (n + by - 1) / by; }
+
+// n things cut into parts of whole units, as equal as can be.
+struct Cut {
+  int64_t n, unit, parts;
+
+  Cut(int64_t n, int64_t unit, int64_t wanted)
+      : n(n), unit(unit), parts(std::clamp<int64_t>(wanted, 1, divide_up(n, unit))) {}
+  int64_t begin(int64_t i) const { return std::min(n, divide_up(n, unit) * i / parts * unit); }
+  int64_t end(int64_t i) const { return begin(i + 1); }
+};
+
+// Dropout masks are made for 8 rows by 16 columns at once, best for 16 rows.
+constexpr int64_t row_unit = 16, col_unit = 16;
+
+}  // namespace
+
+template <class T>
+TrainingStep<T>::TrainingStep(Network<T>& net, int64_t rows, int threads)
+    : rows(rows), threads(threads), net_(net) {
+  layers_are_small() ? add_rows() : add_layers();
+}
+
+// Whether a thread should rather read all weights for its rows than wait for others at each layer.
+template <class T>
+bool TrainingStep<T>::layers_are_small() const {
+  constexpr int64_t small_bytes = 2 << 20;
+  return std::all_of(net_.layers_.begin(), net_.layers_.end(), [](const LayerConfig& layer) {
+    return !layer.batch_norm && layer.weights() * int64_t(sizeof(T)) <= small_bytes;
+  });
+}
+
+template <class T>
+void TrainingStep<T>::add_rows() {
+  const size_t layers = net_.layers_.size();
+  const Cut cut(rows, row_unit, threads * divide_up(rows, 128 * threads));
+  const Flow::Stage through = flow_.add(cut.parts, 1, [=, this](int64_t i, void*) {
+    const int64_t r0 = cut.begin(i), r1 = cut.end(i);
+    net_.gather(alone, *data_, chosen_, r0, r1);
+    for (size_t l = 0; l < layers; ++l) {
+      const Block block{r0, r1, 0, net_.layers_[l].fan_out};
+      net_.product(alone, l, block, net_.input_of(l).row_range(r0, r1),
+                   net_.a_of(l).row_range(r0, r1), {true, nullptr, true});
+    }
+    net_.loss(alone, r0, r1);
+    for (size_t l = layers; l-- > 1;) {
+      net_.product_backward(alone, l, {r0, r1, 0, net_.layers_[l].fan_in});
+    }
+  });
+  for (size_t l = layers; l-- > 0;) {
+    add_weights(l, through, through);
+  }
+}
+
+template <class T>
+void TrainingStep<T>::add_layers() {
+  const size_t layers = net_.layers_.size();
+  const Cut by_rows(rows, row_unit, divide_up(rows, 256));
+  // A stage whose groups are the parts of `by_rows`, each of some tasks by columns.
+  const auto add_blocks = [&](int64_t cols, auto body) {
+    const Cut by_cols(cols, col_unit, divide_up(cols, 96));
+    return flow_.add(by_rows.parts, by_cols.parts, [=](int64_t task, void*) {
+      const int64_t i = task / by_cols.parts, j = task % by_cols.parts;
+      body(i, Block{by_rows.begin(i), by_rows.end(i), by_cols.begin(j), by_cols.end(j)});
+    });
+  };
+  // A stage whose tasks are all rows of some columns.
+  const auto add_columns = [&](int64_t cols, auto body) {
+    const Cut by_cols(cols, col_unit, divide_up(cols, 64));
+    return flow_.add(1, by_cols.parts, [=, this](int64_t j, void*) {
+      body(Block{0, rows, by_cols.begin(j), by_cols.end(j)});
+    });
+  };
+  constexpr typename Network<T>::Forward training{true, nullptr, true};
+
+  // The stage that made what comes next reads, and whether its groups are parts of the rows.
+  Flow::Stage made = add_blocks(
+      1, [this](int64_t, Block block) { net_.gather(alone, *data_, chosen_, block.r0, block.r1); });
+  bool by_groups = true;
+  const auto await = [this](Flow::Stage stage, bool by_groups, int64_t i) {
+    by_groups ? flow_.await(stage, i) : flow_.await(stage);
+  };
+  for (size_t l = 0; l < layers; ++l) {
+    const LayerConfig& layer = net_.layers_[l];
+    made = add_blocks(layer.fan_out, [=, this](int64_t i, Block block) {
+      await(made, by_groups, i);
+      net_.product(alone, l, block, net_.input_of(l).row_range(block.r0, block.r1),
+                   net_.a_of(l).block(block), training);
+    });
+    if (layer.batch_norm) {
+      made = add_columns(layer.fan_out, [=, this](Block block) {
+        flow_.await(made);
+        net_.normalise(alone, l, block, net_.a_of(l).block(block), training);
+      });
+    }
+    by_groups = !layer.batch_norm;
+  }
+  made = add_blocks(1, [=, this](int64_t i, Block block) {
+    await(made, by_groups, i);
+    net_.loss(alone, block.r0, block.r1);
+  });
+  by_groups = true;
+  for (size_t l = layers; l-- > 1;) {
+    const LayerConfig& below = net_.layers_[l - 1];
+    const Flow::Stage dz = made;
+    made = add_blocks(below.fan_out, [=, this](int64_t i, Block block) {
+      await(dz, by_groups, i);
+      net_.product_backward(alone, l, block);
+    });
+    add_weights(l, dz, made);
+    if (below.batch_norm) {
+      made = add_columns(below.fan_out, [=, this](Block block) {
+        flow_.await(made);
+        net_.normalise_backward(alone, l - 1, block);
+      });
+    }
+    by_groups = !below.batch_norm;
+  }
+  add_weights(0, made, made);
+}
+
+// The stage that makes dw of a layer, once all of dz is there, and updates w, once `readers` have
+// read it.
+template <class T>
+void TrainingStep<T>::add_weights(size_t l, Flow::Stage dz, Flow::Stage readers) {
+  const LayerConfig& layer = net_.layers_[l];
+  const Cut by_cols(layer.fan_out, penalty_cols, layer.fan_out);
+  const int64_t tall = std::clamp<int64_t>(layer.fan_in / 64 * 16, 16, 64);
+  static_assert(64 * penalty_cols * sizeof(double) <= task_scratch_bytes);
+  const Cut by_rows(layer.fan_in, 8, divide_up(layer.fan_in, tall));
+  flow_.add(by_rows.parts, by_cols.parts, [=, this](int64_t task, void* scratch) {
+    const int64_t i = task / by_cols.parts, j = task % by_cols.parts;
+    const Block block{by_rows.begin(i), by_rows.end(i), by_cols.begin(j), by_cols.end(j)};
+    const int64_t cols = block.c1 - block.c0;
+    const View<T> dw = rows_of(static_cast<T*>(scratch), block.r1 - block.r0, cols, cols);
+    flow_.await(dz);
+    net_.weight_gradients(alone, l, block, dw);
+    if (task == 0) {
+      net_.bias_gradients(alone, l);
+    }
+    flow_.await(readers);
+    update(l, block, dw);
+  });
+}
+
+// The optimizer's step on a block of w; with the first one, on bias, or gamma and beta.
+template <class T>
+void TrainingStep<T>::update(size_t l, Block block, View<const T> dw) {
+  const Ops<T>& ops = ops_of<T>(table());
+  const LayerConfig& layer = net_.layers_[l];
+  const int64_t start = net_.places_[l].weight, other = net_.places_[l].other;
+  if (dw.cols == layer.fan_out) {
+    apply(ops, alone, *rule_, update_, net_.parameters_, dw.data, start + block.r0 * dw.cols,
+          dw.rows * dw.cols);
+  } else {
+    for (int64_t r = 0; r < dw.rows; ++r) {
+      apply(ops, alone, *rule_, update_, net_.parameters_, dw.at(r, 0),
+            start + (block.r0 + r) * layer.fan_out + block.c0, dw.cols);
+    }
+  }
+  if (block.r0 == 0 && block.c0 == 0) {
+    apply(ops, alone, *rule_, without_decay(update_), net_.parameters_, net_.gradients_ + other,
+          other, layer.others());
+  }
+}
+
+template <class T>
+double TrainingStep<T>::run(const Dataset& data, const int64_t* chosen,
+                            const OptimizerRule<T>& rule, const Update<T>& update) {
+  data_ = &data;
+  chosen_ = chosen;
+  rule_ = &rule;
+  update_ = update;
+  flow_.run(threads);
+  return sum_of(net_.row_loss_.data(), rows) / net_.divisor_ + net_.penalty();
+}
+
+template class TrainingStep<float>;
+template class TrainingStep<double>;
+
+}  // namespace fanin

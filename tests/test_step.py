@@ -1,0 +1,100 @@
+"""A whole step, cut into tasks and updating as it goes, has the bits of its pieces one by one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import fanin
+from cases import ACTIVATIONS
+from compare import same_bits
+
+THREADS = (1, 2, 3, 8)
+
+
+def batches(sizes, rows, output, dtype, count=3):
+    rng = np.random.default_rng(0)
+    for _ in range(count):
+        x = rng.standard_normal((rows, sizes[0])).astype(dtype)
+        if output == "softmax":
+            yield x, rng.integers(0, sizes[-1], rows)
+        else:
+            yield x, rng.random((rows, sizes[-1])).astype(dtype)
+
+
+def compare(sizes, rows, *, optimizer=lambda: fanin.Adam(1e-2), weights=None, **settings):
+    """Steps by `train_step`, at every number of threads, against loss_and_gradients and update."""
+    output, dtype = settings.get("output", "softmax"), settings.get("dtype", "float32")
+    net, rule = fanin.MLP(sizes, seed=3, **settings), optimizer()
+    options = {} if weights is None else {"sample_weight": weights(rows)}
+    losses = []
+    for x, y in batches(sizes, rows, output, dtype):
+        losses.append(net.loss_and_gradients(x, y, **options)[0])
+        net.update(rule)
+    before = fanin.get_num_threads()
+    try:
+        for threads in THREADS:
+            fanin.set_num_threads(threads)
+            twin, twin_rule = fanin.MLP(sizes, seed=3, **settings), optimizer()
+            for (x, y), loss in zip(batches(sizes, rows, output, dtype), losses, strict=True):
+                # a sum of loss * rows is divided by rows: two roundings
+                got = twin.train_step(x, y, twin_rule, **options)
+                assert abs(got - loss) <= 2 * np.finfo(float).eps * abs(loss)
+            same_bits(twin.parameters, net.parameters)
+            same_bits(twin.running_mean, net.running_mean)
+            same_bits(twin.running_var, net.running_var)
+            for name, vector in rule.state.items():
+                same_bits(twin_rule.state[name], vector)
+    finally:
+        fanin.set_num_threads(before)
+
+
+ROWS = (1, 2, 7, 16, 17, 63, 64, 65, 129, 300, 1000)
+
+
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_rows_all_the_way(rows, dropout):
+    compare([13, 40, 33, 5], rows, dropout=dropout, l2=1e-3)
+
+
+@pytest.mark.parametrize("rows", ROWS[1:])
+def test_layer_by_layer(rows):
+    """Batch norm needs all rows of a layer before the next."""
+    compare([13, 70, 33, 5], rows, dropout=0.3, batch_norm=True, l1=1e-4, l2=1e-3)
+
+
+@pytest.mark.parametrize("rows", [1, 15, 70, 300])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_wide_layers(rows, dtype):
+    """Too large to be read whole by each thread; columns and weights are cut as well."""
+    compare([30, 1100, 1030, 17], rows, dropout=[0.0, 0.5], l2=1e-3, dtype=dtype)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_activations(activation, batch_norm):
+    compare([9, 30, 21, 4], 50, activation=activation, batch_norm=batch_norm, dropout=0.2)
+
+
+@pytest.mark.parametrize("output", ["softmax", "sigmoid", "identity"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_losses(output, weighted):
+    weights = (lambda rows: np.linspace(0, 2, rows)) if weighted else None
+    compare([9, 30, 4], 140, output=output, weights=weights)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda: fanin.SGD(0.1),
+        lambda: fanin.SGD(0.1, momentum=0.9, nesterov=True),
+        lambda: fanin.RMSprop(1e-2),
+        lambda: fanin.Adam(lambda step: 0.1 / (1 + step)),
+        lambda: fanin.AdamW(1e-2, weight_decay=0.1),
+    ],
+    ids=["sgd", "nesterov", "rmsprop", "adam", "adamw"],
+)
+@pytest.mark.parametrize("sizes", [[9, 4], [9, 30, 4], [9, 1100, 600, 4]], ids=str)
+def test_optimizers(optimizer, sizes):
+    compare(sizes, 70, optimizer=optimizer, l2=1e-3)
