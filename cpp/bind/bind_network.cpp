@@ -66,6 +66,15 @@ class InUse {
   std::atomic_flag& flag_;
 };
 
+// The attributes of an optimizer, and of a network, that a step reads and sets.
+struct StepNames {
+  Name lr{"lr"}, steps{"steps"}, state{"state"}, moments{"moments"}, step{"step"};
+};
+const StepNames& names() {
+  static const StepNames all;
+  return all;
+}
+
 template <class T>
 class BoundNetwork {
  public:
@@ -119,6 +128,23 @@ class BoundNetwork {
     network_->forward(computing.context, x_view, training, 0, step, out_view);
   }
 
+  // The outputs for rows that need no conversion, outside training; None where they do.
+  py::object infer(py::handle x) {
+    const InUse mine(in_use_);
+    const int64_t rows = rows_if_plain<T>(x, fan_in());
+    if (rows < 0) {
+      return py::none();
+    }
+    py::array_t<T> out({rows, fan_out()});
+    const View<const T> x_view = rows_of(data_of<T>(x), rows, fan_in(), fan_in());
+    const View<T> out_view = rows_of(out.mutable_data(), rows, fan_out(), fan_out());
+    {
+      const Computing computing;
+      network_->forward(computing.context, x_view, false, 0, 0, out_view);
+    }
+    return out;
+  }
+
   void backward(const py::array& dout, std::optional<py::array> dx) {
     const InUse mine(in_use_);
     if (!network_->can_backward()) {
@@ -152,10 +178,9 @@ class BoundNetwork {
   // or raises what a signal handler raised.
   py::tuple train(const py::array& x, double scale, const py::array& rows, int64_t batch_size,
                   const Optional& labels, const Optional& targets, const Optional& sample_weight,
-                  const Optional& class_weight, double label_smoothing,
-                  const RuleArguments& constants, Optional first, Optional second,
-                  const py::array& lr, int64_t steps_done, uint64_t step, int bins_at_last,
-                  double seconds, bool on_main_thread, py::object optimizer, py::object net) {
+                  const Optional& class_weight, double label_smoothing, const py::array& lr,
+                  int64_t steps_done, uint64_t step, int bins_at_last, double seconds,
+                  bool on_main_thread, py::handle optimizer, py::handle net) {
     const InUse mine(in_use_);
     const int64_t count = rows.size();
     if (batch_size < 1) {
@@ -177,7 +202,7 @@ class BoundNetwork {
     }
     const Targets<T> of =
         targets_of(x.shape(0), labels, targets, sample_weight, class_weight, label_smoothing);
-    const OptimizerRule<T> rule = rule_of<T>(constants, first, second, parameters_.size());
+    const OptimizerRule<T> rule = rule_of<T>(optimizer, parameters_.size());
     const double* rates = vector<double>(lr, "lr", (count + batch_size - 1) / batch_size);
     Signals signals;
     Progress done;
@@ -190,12 +215,57 @@ class BoundNetwork {
       done = network_->train(computing.context, data, of, rule, rates, steps_done, step,
                              bins_at_last, seconds);
     }
-    // Not left to the caller: Python looks for signals as soon as this call has returned, and the
-    // parameters would then have taken steps that nobody counted.
-    optimizer.attr("steps") = steps_done + done.steps;
-    net.attr("step") = step + uint64_t(done.steps);
+    count_steps(optimizer, steps_done + done.steps, net, int64_t(step) + done.steps);
     signals.raise();
     return py::make_tuple(done.rows, done.loss);
+  }
+
+  // One short step, on arrays that need no conversion, with an optimizer that has its state:
+  // returns the loss, or None where the long way has something to convert, to prepare or to refuse.
+  py::object train_step(py::handle x, py::handle y, py::handle optimizer, py::handle net) {
+    const InUse mine(in_use_);
+    const int64_t rows = rows_if_plain<T>(x, fan_in());
+    const py::object rate = names().lr.of(optimizer);
+    if (rows < least_rows_ || network_->seconds_of_step(rows, 1) > 1e-3 ||
+        !PyFloat_CheckExact(rate.ptr()) ||
+        py::len(names().state.of(optimizer)) != py::len(names().moments.of(optimizer))) {
+      return py::none();
+    }
+    Targets<T> of;
+    if (softmax_ && rows_if_plain<int64_t>(y, 0) == rows) {
+      of.labels = data_of<int64_t>(y);
+      for (int64_t r = 0; r < rows; ++r) {
+        if (of.labels[r] < 0 || of.labels[r] >= fan_out()) {
+          return py::none();
+        }
+      }
+    } else if (rows_if_plain<T>(y, fan_out()) == rows) {
+      of.targets = rows_of(data_of<T>(y), rows, fan_out(), fan_out());
+    } else {
+      return py::none();
+    }
+    while (int64_t(all_rows_.size()) < rows) {
+      all_rows_.push_back(int64_t(all_rows_.size()));
+    }
+    constexpr Source source = sizeof(T) == 4 ? Source::float32 : Source::float64;
+    const Dataset data{data_of<T>(x), source, fan_in(), 1, 1.0, all_rows_.data(), rows, rows};
+    OptimizerRule<T> rule;
+    try {
+      rule = rule_of<T>(optimizer, parameters_.size());
+    } catch (const std::invalid_argument&) {  // it belongs to another network
+      return py::none();
+    }
+    const double learning_rate = PyFloat_AS_DOUBLE(rate.ptr());
+    const auto steps_done = py::cast<int64_t>(names().steps.of(optimizer));
+    const auto step = py::cast<int64_t>(names().step.of(net));
+    Progress done;
+    {
+      const Computing computing;
+      done = network_->train(computing.context, data, of, rule, &learning_rate, steps_done,
+                             uint64_t(step), 0, 1);
+    }
+    count_steps(optimizer, steps_done + 1, net, step + 1);
+    return py::float_(done.loss / double(rows));
   }
 
   py::tuple stats(size_t layer) {
@@ -209,6 +279,31 @@ class BoundNetwork {
   }
 
  private:
+  // Not left to the caller: Python looks for signals as soon as a call has returned, and the
+  // parameters would then have taken steps that nobody counted.
+  static void count_steps(py::handle optimizer, int64_t steps_done, py::handle net, int64_t step) {
+    names().steps.set(optimizer, steps_done);
+    names().step.set(net, step);
+  }
+
+  // The rows of an aligned, C-contiguous ndarray of Number (rows, cols), or (rows,) where cols is
+  // 0; -1 for anything else.
+  template <class Number>
+  static int64_t rows_if_plain(py::handle object, int64_t cols) {
+    if (!py::isinstance<py::array_t<Number>>(object)) {
+      return -1;
+    }
+    const auto array = py::reinterpret_borrow<py::array>(object);
+    constexpr int plain = py::array::c_style | int(py::detail::npy_api::NPY_ARRAY_ALIGNED_);
+    const bool fits = (array.flags() & plain) == plain && array.ndim() == (cols == 0 ? 1 : 2) &&
+                      (cols == 0 || array.shape(1) == cols);
+    return fits ? array.shape(0) : -1;
+  }
+  template <class Number>
+  static const Number* data_of(py::handle plain) {
+    return static_cast<const Number*>(py::reinterpret_borrow<py::array>(plain).data());
+  }
+
   template <class Number>
   static py::object array_or_none(const std::vector<Number>& numbers) {
     if (numbers.empty()) {
@@ -281,6 +376,7 @@ class BoundNetwork {
   py::object batch_;  // the last one trained on
   bool softmax_ = false;
   int64_t least_rows_ = 1;
+  std::vector<int64_t> all_rows_;  // 0, 1, ...
   std::atomic_flag in_use_;
   std::unique_ptr<Network<T>> network_;
 };
@@ -292,9 +388,11 @@ void bind_network_of(py::module_& module, const char* name) {
       .def(py::init<const std::vector<LayerArguments>&, int, uint64_t, py::array, py::array,
                     py::array, py::array>())
       .def("forward", &Bound::forward)
+      .def("infer", &Bound::infer)
       .def("backward", &Bound::backward)
       .def("loss_and_gradients", &Bound::loss_and_gradients)
       .def("train", &Bound::train)
+      .def("train_step", &Bound::train_step)
       .def("stats", &Bound::stats);
 }
 

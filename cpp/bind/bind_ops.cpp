@@ -284,14 +284,13 @@ void softmax(const py::array& z, py::array p) {
   });
 }
 
-void optimizer_update(const RuleArguments& constants, double lr, int64_t steps_done,
-                      py::array parameters, const py::array& gradients, Optional first,
-                      Optional second, const Optional& decay_mask) {
+void optimizer_update(py::handle optimizer, double lr, int64_t steps_done, py::array parameters,
+                      const py::array& gradients, const Optional& decay_mask) {
   with_dtype(parameters, "parameters", [&]<class T>() {
     const int64_t count = parameters.size();
     T* p = out_vector<T>(parameters, "parameters", count);
     const T* g = vector<T>(gradients, "gradients", count);
-    const OptimizerRule<T> of = rule_of<T>(constants, first, second, count);
+    const OptimizerRule<T> of = rule_of<T>(optimizer, count);
     const auto* mask =
         reinterpret_cast<const uint8_t*>(vector_or_null<bool>(decay_mask, "decay_mask", count));
     const Computing computing;

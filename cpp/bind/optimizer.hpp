@@ -1,36 +1,83 @@
-// An optimizer's rule and state, from what Python passes.
+// An optimizer's rule, constants and state, read from the Python object.
 #pragma once
-
-#include <tuple>
 
 #include "../net/optimizer.hpp"
 #include "arrays.hpp"
 
 namespace fanin {
 
-// (rule, beta1, beta2, eps, weight_decay, nesterov)
-using RuleArguments = std::tuple<int, double, double, double, double, bool>;
-
-template <class T>
-OptimizerRule<T> rule_of(const RuleArguments& constants, Optional& first, Optional& second,
-                         int64_t count) {
-  const auto [rule, beta1, beta2, eps, weight_decay, nesterov] = constants;
-  if (rule < 0 || rule > int(Rule::adam)) {
-    refuse("rule", "the number of a rule");
+// An attribute's name, made once: a step of a small network takes as long as fifty of these.
+class Name {
+ public:
+  explicit Name(const char* text) : text_(PyUnicode_InternFromString(text)) {}
+  py::object of(py::handle object) const {
+    PyObject* value = PyObject_GetAttr(object.ptr(), text_);
+    if (value == nullptr) {
+      throw py::error_already_set();
+    }
+    return py::reinterpret_steal<py::object>(value);
   }
-  const OptimizerRule<T> of{Rule(rule),
-                            beta1,
-                            beta2,
-                            eps,
-                            weight_decay,
-                            nesterov,
-                            out_vector_or_null<T>(first, "first", count),
-                            out_vector_or_null<T>(second, "second", count)};
-  if ((of.rule != Rule::sgd && of.second == nullptr) ||
-      (of.rule == Rule::adam && of.first == nullptr)) {
+  void set(py::handle object, int64_t value) const {
+    if (PyObject_SetAttr(object.ptr(), text_, py::int_(value).ptr()) != 0) {
+      throw py::error_already_set();
+    }
+  }
+  double number_of(py::handle object) const { return py::cast<double>(of(object)); }
+  // The array of this name in a dict, or nothing.
+  Optional in(const py::dict& arrays) const {
+    PyObject* value = PyDict_GetItemWithError(arrays.ptr(), text_);
+    if (value == nullptr) {
+      return {};
+    }
+    return py::reinterpret_borrow<py::array>(value);
+  }
+
+ private:
+  PyObject* text_;  // lives as long as the process
+};
+
+// Throws when the state is not that of `count` parameters of this dtype.
+template <class T>
+OptimizerRule<T> rule_of(py::handle optimizer, int64_t count) {
+  static const Name number("number"), state("state"), momentum("momentum"), nesterov("nesterov"),
+      alpha("alpha"), betas("betas"), eps("eps"), weight_decay("weight_decay"), mean("mean"),
+      square("square");
+  OptimizerRule<T> rule{};
+  const auto arrays = py::cast<py::dict>(state.of(optimizer));
+  Optional first, second;
+  rule.rule = Rule(py::cast<int>(number.of(optimizer)));
+  switch (rule.rule) {
+    case Rule::sgd:
+      rule.beta1 = momentum.number_of(optimizer);
+      rule.nesterov = py::cast<bool>(nesterov.of(optimizer));
+      first = momentum.in(arrays);
+      break;
+    case Rule::rmsprop:
+      rule.beta2 = alpha.number_of(optimizer);
+      rule.eps = eps.number_of(optimizer);
+      second = square.in(arrays);
+      break;
+    case Rule::adam:
+    case Rule::adamw: {
+      const auto both = py::cast<std::pair<double, double>>(betas.of(optimizer));
+      rule.beta1 = both.first;
+      rule.beta2 = both.second;
+      rule.eps = eps.number_of(optimizer);
+      rule.weight_decay = rule.rule == Rule::adamw ? weight_decay.number_of(optimizer) : 0;
+      first = mean.in(arrays);
+      second = square.in(arrays);
+      break;
+    }
+    default:
+      refuse("optimizer", "one of fanin's");
+  }
+  rule.first = out_vector_or_null<T>(first, "state", count);
+  rule.second = out_vector_or_null<T>(second, "state", count);
+  const bool with_first = rule.rule == Rule::sgd ? rule.beta1 != 0 : rule.rule != Rule::rmsprop;
+  if ((with_first && first == std::nullopt) || (rule.rule != Rule::sgd && second == std::nullopt)) {
     refuse("state", "the optimizer's state");
   }
-  return of;
+  return rule;
 }
 
 }  // namespace fanin

@@ -48,6 +48,8 @@ void batch_norm_forward(const Context& context, const BatchNormForward<T>& layer
     }
   }
   for_blocks(context, rows, cols, 0.1, [&](int64_t r0, int64_t r1, int64_t c0, int64_t c1) {
+    const View<const T> in = layer.x;
+    const View<T> y = layer.y, kept = layer.x_hat;
     for (int64_t c = c0; c < c1; c += width<T>) {
       const int lanes = int(c1 - c < width<T> ? c1 - c : width<T>);
       const Vec<T> center = load_lanes(mean + c, lanes);
@@ -55,11 +57,11 @@ void batch_norm_forward(const Context& context, const BatchNormForward<T>& layer
       const Vec<T> gamma = load_lanes(layer.gamma + c, lanes);
       const Vec<T> beta = load_lanes(layer.beta + c, lanes);
       for (int64_t r = r0; r < r1; ++r) {
-        const Vec<T> x_hat = (load_lanes(layer.x.at(r, c), lanes) - center) * inv_std;
-        if (layer.x_hat.data != nullptr) {
-          store_lanes(layer.x_hat.at(r, c), x_hat, lanes);
+        const Vec<T> x_hat = (load_lanes(in.at(r, c), lanes) - center) * inv_std;
+        if (kept.data != nullptr) {
+          store_lanes(kept.at(r, c), x_hat, lanes);
         }
-        store_lanes(layer.y.at(r, c), fma(gamma, x_hat, beta), lanes);
+        store_lanes(y.at(r, c), fma(gamma, x_hat, beta), lanes);
       }
     }
   });
@@ -88,6 +90,8 @@ void batch_norm_backward(const Context& context, const BatchNormBackward<T>& lay
 
   const T per_row = T(1.0 / double(rows));
   for_blocks(context, rows, cols, 0.1, [&](int64_t r0, int64_t r1, int64_t c0, int64_t c1) {
+    const View<const T> in = layer.dy, kept = layer.x_hat;
+    const View<T> out = layer.dx;
     for (int64_t c = c0; c < c1; c += width<T>) {
       const int lanes = int(c1 - c < width<T> ? c1 - c : width<T>);
       const Vec<T> factor =
@@ -95,12 +99,12 @@ void batch_norm_backward(const Context& context, const BatchNormBackward<T>& lay
       const Vec<T> dgamma = load_lanes(layer.dgamma + c, lanes) * broadcast(per_row);
       const Vec<T> dbeta = load_lanes(layer.dbeta + c, lanes) * broadcast(per_row);
       for (int64_t r = r0; r < r1; ++r) {
-        Vec<T> dy = load_lanes(layer.dy.at(r, c), lanes);
+        Vec<T> dy = load_lanes(in.at(r, c), lanes);
         if (layer.training) {
-          const Vec<T> x_hat = load_lanes(layer.x_hat.at(r, c), lanes);
+          const Vec<T> x_hat = load_lanes(kept.at(r, c), lanes);
           dy = fnma(x_hat, dgamma, dy - dbeta);
         }
-        store_lanes(layer.dx.at(r, c), factor * dy, lanes);
+        store_lanes(out.at(r, c), factor * dy, lanes);
       }
     }
   });

@@ -74,7 +74,9 @@ constexpr int64_t part(int64_t n, int64_t parts, int64_t i) { return n * i / par
 
 constexpr int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-constexpr int64_t patch_cols = 16;
+// Elementwise work goes along rows in patches of 16 x 16: two Philox blocks high, one mask word
+// wide. Statistics want whole row blocks, 64 rows high.
+constexpr int64_t patch_rows = 16, patch_cols = 16;
 
 // A patch of `rows` x `cols` <= row_block x 16 elements whose first is element (r0, c0).
 struct Patch {
@@ -121,15 +123,19 @@ constexpr int64_t chunk_elements = 8192;
 // Calls each(i, lanes) for the vectors of `count` elements, in chunks shared by the threads.
 template <class T, class Each>
 void for_elements(const Context& context, int64_t count, const Each& each) {
-  auto body = [&](int64_t chunk, void*) {
+  // flatten: `each` is inlined twice; a call per vector would take as long as its work. A copy of
+  // its own, as vector stores might alias what others see: pointers would be loaded again each
+  // time.
+  auto body = [&](int64_t chunk, void*) __attribute__((flatten)) {
+    const Each own = each;
     const int64_t start = chunk * chunk_elements;
     const int64_t end = start + chunk_elements < count ? start + chunk_elements : count;
     int64_t i = start;
     for (; i + width<T> <= end; i += width<T>) {
-      each(i, width<T>);
+      own(i, width<T>);
     }
     if (i < end) {
-      each(i, int(end - i));
+      own(i, int(end - i));
     }
   };
   parallel_for(worth(context, 0.3 * double(count)), (count + chunk_elements - 1) / chunk_elements,

@@ -67,9 +67,10 @@ struct Epilogue {
     const bool buffered = drops || with_stats;
     alignas(64) T buffer[row_block * patch_cols];
     alignas(64) uint16_t bits[row_block];
-    for (int64_t r = r0; r < r1; r += row_block) {
+    const int64_t tall = with_stats ? row_block : patch_rows;
+    for (int64_t r = r0; r < r1; r += tall) {
       for (int64_t c = c0; c < c1; c += patch_cols) {
-        const Patch patch{r, c, int(r1 - r < row_block ? r1 - r : row_block),
+        const Patch patch{r, c, int(r1 - r < tall ? r1 - r : tall),
                           int(c1 - c < patch_cols ? c1 - c : patch_cols)};
         T* h = buffered ? buffer : a.at(r, c);
         const int64_t h_row = buffered ? patch_cols : a.row_stride;
@@ -151,13 +152,17 @@ using BackwardPatch = void (*)(const ActivationBackward<T>& layer, View<const T>
 
 template <Activation K, bool Drops, class T>
 void backward_patch(const ActivationBackward<T>& layer, View<const T> da, Patch patch) {
+  // Copies: a vector store might alias what is behind a reference, which would be loaded again.
+  const View<const T> all_saved = layer.saved;
+  const View<const uint16_t> mask = layer.mask;
+  const View<T> out = layer.dz;
   const Vec<T> scale = broadcast(T(layer.dropout.scale()));
   const Vec<T> keep = broadcast(T(1 / layer.dropout.scale()));
   for_vectors<T>(patch.cols, [&](int c, int lanes) {
     for (int r = 0; r < patch.rows; ++r) {
       const int64_t row = patch.r0 + r, col = patch.c0 + c;
       Vec<T> d = load_lanes(da.at(row, col), lanes);
-      Vec<T> saved = load_lanes(layer.saved.at(row, col), lanes);
+      Vec<T> saved = load_lanes(all_saved.at(row, col), lanes);
       if constexpr (Drops) {
         d = d * scale;
         if constexpr (!needs_z(K)) {
@@ -166,10 +171,10 @@ void backward_patch(const ActivationBackward<T>& layer, View<const T> da, Patch 
       }
       Vec<T> dz = K == Activation::identity ? d : d * derivative<K>(saved);
       if constexpr (Drops) {
-        const uint32_t bits = *layer.mask.at(row, patch.c0 / patch_cols);
+        const uint32_t bits = *mask.at(row, patch.c0 / patch_cols);
         dz = select(mask_from_bits<T>(bits >> c), dz, zero<T>());
       }
-      store_lanes(layer.dz.at(row, col), dz, lanes);
+      store_lanes(out.at(row, col), dz, lanes);
     }
   });
 }
@@ -188,10 +193,10 @@ BackwardPatch<T> backward_patch_of(const ActivationBackward<T>& layer) {
 template <class T>
 void backward_block(const ActivationBackward<T>& layer, View<const T> da, BackwardPatch<T> backward,
                     int64_t r0, int64_t r1, int64_t c0, int64_t c1) {
-  for (int64_t r = r0; r < r1; r += row_block) {
+  for (int64_t r = r0; r < r1; r += patch_rows) {
     for (int64_t c = c0; c < c1; c += patch_cols) {
       backward(layer, da,
-               {r, c, int(r1 - r < row_block ? r1 - r : row_block),
+               {r, c, int(r1 - r < patch_rows ? r1 - r : patch_rows),
                 int(c1 - c < patch_cols ? c1 - c : patch_cols)});
     }
   }

@@ -121,13 +121,16 @@ double softmax_row(const Loss<T>& loss, int64_t r) {
     targets.v[lane] = targets.v[lane] + q;
     // A target of zero counts nothing, even where z is -inf.
     dots.v[lane] = select(q == zero<T>(), dots.v[lane], fma(q, below, dots.v[lane]));
+    if (loss.dz.data != nullptr) {  // where the row of z may lie, too
+      store_lanes(loss.dz.at(r, c), e, lanes);
+    }
   });
   const T sum = exps.sum(), weight = targets.sum();
   if (loss.dz.data != nullptr) {
     const Vec<T> p_scale = broadcast(weight / sum);
     const Vec<T> scale = broadcast(T(double(row_weight) / loss.divisor));
     for_row<T>(n, [&](int64_t c, int lanes, int) {
-      const Vec<T> e = exp(load_lanes(z + c, lanes) - broadcast(largest));
+      const Vec<T> e = load_lanes(loss.dz.at(r, c), lanes);
       store_lanes(loss.dz.at(r, c), scale * (e * p_scale - target(c, lanes)), lanes);
     });
   }
@@ -175,18 +178,205 @@ double squared_row(const Loss<T>& loss, int64_t r) {
   return double(row_weight) * double(total.sum());
 }
 
-template <class T>
-using LossRow = double (*)(const Loss<T>&, int64_t);
+// ---- few columns: at most 16, width<T> rows at once, each in a lane of its own
 
-template <class T, LossRow<T> row_of>
+// columns[c], lane i: element (r0 + i, c); zero beyond the matrix.
+template <class T>
+[[gnu::always_inline]] inline void load_columns(View<const T> x, int64_t r0, int rows,
+                                                Vec<T> (&columns)[16]) {
+  constexpr int W = width<T>;
+  for (int c0 = 0; c0 < 16; c0 += W) {
+    const int lanes = int(x.cols - c0 < W ? x.cols - c0 : W);
+    Vec<T> square[W];
+    for (int i = 0; i < W; ++i) {
+      square[i] = i < rows && lanes > 0 ? load_first(x.at(r0 + i, c0), lanes) : zero<T>();
+    }
+    transpose(square);
+    for (int i = 0; i < W; ++i) {
+      columns[c0 + i] = square[i];
+    }
+  }
+}
+
+template <class T>
+[[gnu::always_inline]] inline void store_columns(const Vec<T> (&columns)[16], int64_t r0, int rows,
+                                                 View<T> x) {
+  constexpr int W = width<T>;
+  for (int c0 = 0; c0 < 16 && c0 < x.cols; c0 += W) {
+    const int lanes = int(x.cols - c0 < W ? x.cols - c0 : W);
+    Vec<T> square[W];
+    for (int i = 0; i < W; ++i) {
+      square[i] = columns[c0 + i];
+    }
+    transpose(square);
+    for (int i = 0; i < rows; ++i) {
+      store_first(x.at(r0 + i, c0), square[i], lanes);
+    }
+  }
+}
+
+// The sum of the columns, in the order in which a row's 16 lanes are summed.
+template <class T>
+[[gnu::always_inline]] inline Vec<T> tree_sum(Vec<T> (&lane)[16]) {
+  for (int half = 8; half > 0; half /= 2) {
+    for (int l = 0; l < half; ++l) {
+      lane[l] = lane[l] + lane[l + half];
+    }
+  }
+  return lane[0];
+}
+
+// x[r0 + i] in lane i, or 1 where x is null.
+template <class T>
+[[gnu::always_inline]] inline Vec<T> row_numbers(const T* x, int64_t r0, int rows) {
+  return x != nullptr ? load_first(x + r0, rows) : broadcast(T(1));
+}
+
+// weight / divisor * factor of each row, rounded to T once.
+template <class T>
+[[gnu::always_inline]] inline Vec<T> row_scale(const Loss<T>& loss, int64_t r0, int rows,
+                                               double factor) {
+  T lane[width<T>] = {};
+  for (int i = 0; i < rows; ++i) {
+    const T weight = loss.sample_weight != nullptr ? loss.sample_weight[r0 + i] : T(1);
+    lane[i] = T(factor * double(weight) / loss.divisor);
+  }
+  return load(lane);
+}
+
+template <class T>
+void softmax_columns(const Loss<T>& loss, int64_t r0, int rows) {
+  const int n = int(loss.z.cols);
+  const T smooth = T(loss.label_smoothing);
+  const Vec<T> on = broadcast(T(1) - smooth), off = broadcast(smooth / T(n));
+  Vec<T> z[16], q[16];
+  load_columns(loss.z, r0, rows, z);
+  if (loss.labels == nullptr) {
+    load_columns(loss.targets, r0, rows, q);
+    for (int c = 0; c < n; ++c) {
+      q[c] = fma(on, q[c], off);
+    }
+  } else {
+    T lane[width<T>] = {};
+    for (int i = 0; i < rows; ++i) {
+      lane[i] = T(loss.labels[r0 + i]);
+    }
+    const Vec<T> label = load(lane);
+    for (int c = 0; c < 16; ++c) {
+      q[c] = c >= n ? zero<T>() : select(label == broadcast(T(c)), off + on, off);
+    }
+  }
+  for (int c = 0; c < n && loss.class_weight != nullptr; ++c) {
+    q[c] = q[c] * broadcast(loss.class_weight[c]);
+  }
+
+  Vec<T> largest = broadcast(T(-__builtin_inf()));
+  Mask<T> unordered = is_nan(zero<T>());
+  for (int c = 0; c < n; ++c) {
+    unordered = unordered | is_nan(z[c]);
+    largest = max(z[c], largest);
+  }
+  largest = select(unordered, broadcast(T(__builtin_nan(""))), largest);
+  Vec<T> e[16], exps[16], targets[16], dots[16];
+  for (int c = 0; c < 16; ++c) {
+    e[c] = targets[c] = dots[c] = zero<T>();
+    if (c < n) {
+      const Vec<T> below = z[c] - largest;
+      e[c] = exp(below);
+      targets[c] = q[c];
+      dots[c] = select(q[c] == zero<T>(), zero<T>(), fma(q[c], below, zero<T>()));
+    }
+    exps[c] = e[c];
+  }
+  const Vec<T> sum = tree_sum(exps), weight = tree_sum(targets);
+  if (loss.dz.data != nullptr) {
+    const Vec<T> p_scale = weight / sum, scale = row_scale(loss, r0, rows, 1);
+    for (int c = 0; c < n; ++c) {
+      e[c] = scale * (e[c] * p_scale - q[c]);
+    }
+    store_columns(e, r0, rows, loss.dz);
+  }
+  T weights[width<T>], logs[width<T>], products[width<T>];
+  store(weights, weight);
+  store(logs, log(sum));
+  store(products, tree_sum(dots));
+  for (int i = 0; i < rows; ++i) {
+    const double row_weight =
+        loss.sample_weight != nullptr ? double(loss.sample_weight[r0 + i]) : 1;
+    loss.row_loss[r0 + i] =
+        row_weight * (double(weights[i]) * double(logs[i]) - double(products[i]));
+  }
+}
+
+// The losses that are sums of terms: term(z, t, slope) returns one and its derivative.
+template <class T, class Term>
+[[gnu::always_inline]] inline void sum_columns(const Loss<T>& loss, int64_t r0, int rows,
+                                               double factor, Term&& term) {
+  Vec<T> z[16], t[16], terms[16];
+  load_columns(loss.z, r0, rows, z);
+  load_columns(loss.targets, r0, rows, t);
+  const Vec<T> scale = row_scale(loss, r0, rows, factor);
+  for (int c = 0; c < 16; ++c) {
+    terms[c] = zero<T>();
+    if (c < loss.z.cols) {
+      Vec<T> slope;
+      terms[c] = term(z[c], t[c], slope);
+      z[c] = scale * slope;
+    }
+  }
+  if (loss.dz.data != nullptr) {
+    store_columns(z, r0, rows, loss.dz);
+  }
+  T totals[width<T>];
+  store(totals, tree_sum(terms));
+  for (int i = 0; i < rows; ++i) {
+    const double row_weight =
+        loss.sample_weight != nullptr ? double(loss.sample_weight[r0 + i]) : 1;
+    loss.row_loss[r0 + i] = row_weight * double(totals[i]);
+  }
+}
+
+template <class T>
+void sigmoid_columns(const Loss<T>& loss, int64_t r0, int rows) {
+  const T smooth = T(loss.label_smoothing);
+  sum_columns(loss, r0, rows, 1, [&](Vec<T> z, Vec<T> target, Vec<T>& slope) {
+    const Vec<T> t = fma(broadcast(T(1) - smooth), target, broadcast(smooth / 2));
+    slope = sigmoid(z) - t;
+    return fnma(z, t, softplus(z)) + zero<T>();
+  });
+}
+
+template <class T>
+void squared_columns(const Loss<T>& loss, int64_t r0, int rows) {
+  sum_columns(loss, r0, rows, 2, [&](Vec<T> z, Vec<T> target, Vec<T>& slope) {
+    slope = z - target;
+    return fma(slope, slope, zero<T>());
+  });
+}
+
+// ---- whole batches
+
+template <class T>
+using LossRow = double (*)(const Loss<T>&, int64_t row);
+template <class T>
+using LossColumns = void (*)(const Loss<T>&, int64_t r0, int rows);
+
+template <class T, LossRow<T> of_row, LossColumns<T> of_columns>
 double mean_loss(const Context& context, const Loss<T>& loss) {
   auto body = [&](int64_t block, void*) {
-    const int64_t end = (block + 1) * row_block;
-    for (int64_t r = block * row_block; r < end && r < loss.z.rows; ++r) {
-      loss.row_loss[r] = row_of(loss, r);
+    const int64_t start = block * row_block;
+    const int64_t end = start + row_block < loss.z.rows ? start + row_block : loss.z.rows;
+    if (loss.z.cols <= 16) {
+      for (int64_t r = start; r < end; r += width<T>) {
+        of_columns(loss, r, int(end - r < width<T> ? end - r : width<T>));
+      }
+    } else {
+      for (int64_t r = start; r < end; ++r) {
+        loss.row_loss[r] = of_row(loss, r);
+      }
     }
   };
-  parallel_for(worth(context, double(loss.z.rows) * (20 + double(loss.z.cols))),
+  parallel_for(worth(context, double(loss.z.rows) * (5 + double(loss.z.cols))),
                row_blocks(loss.z.rows), body);
   return sum_of(loss.row_loss, loss.z.rows) / loss.divisor;
 }

@@ -28,7 +28,7 @@ template <class T>
 template <class T>
 void sgd(const Context& context, const Update<T>& update) {
   const Vec<T> lr = broadcast(T(update.lr)), momentum = broadcast(T(update.beta1));
-  for_elements<T>(context, update.count, [&](int64_t i, int lanes) {
+  for_elements<T>(context, update.count, [=](int64_t i, int lanes) {
     const Vec<T> g = load_lanes(update.gradients + i, lanes);
     Vec<T> direction = g;
     if (update.first != nullptr) {
@@ -45,7 +45,7 @@ template <class T>
 void rmsprop(const Context& context, const Update<T>& update) {
   const Vec<T> lr = broadcast(T(update.lr)), eps = broadcast(T(update.eps));
   const Vec<T> alpha = broadcast(T(update.beta2)), rest = broadcast(T(1 - update.beta2));
-  for_elements<T>(context, update.count, [&](int64_t i, int lanes) {
+  for_elements<T>(context, update.count, [=](int64_t i, int lanes) {
     const Vec<T> g = load_lanes(update.gradients + i, lanes);
     const Vec<T> before = load_lanes(update.second + i, lanes);
     const Vec<T> s = flush(fma(alpha, before, rest * g * g));
@@ -62,7 +62,7 @@ void adam(const Context& context, const Update<T>& update) {
   const Vec<T> beta2 = broadcast(T(update.beta2)), rest2 = broadcast(T(1 - update.beta2));
   const Vec<T> correction = broadcast(T(update.correction));
   const Vec<T> decay = broadcast(T(update.decay));
-  for_elements<T>(context, update.count, [&](int64_t i, int lanes) {
+  for_elements<T>(context, update.count, [=](int64_t i, int lanes) {
     const Vec<T> g = load_lanes(update.gradients + i, lanes);
     Vec<T> m = load_lanes(update.first + i, lanes);
     Vec<T> s = load_lanes(update.second + i, lanes);

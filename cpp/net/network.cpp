@@ -526,7 +526,7 @@ Progress Network<T>::train(const Context& context, const Dataset& data, const Ta
     const int bins = done.rows + rows_ == data.count ? bins_at_last : 0;
     const Update<T> constants = update_of(rule, lr[done.steps], steps_done + done.steps);
     double loss;
-    if (bins == 0 && seconds_of_step(context.threads) < longest_step) {
+    if (bins == 0 && seconds_of_step(rows_, context.threads) < longest_step) {
       reserve(rows_, true);
       loss = step_of(rows_, context.threads).run(data, chosen, rule, constants);
     } else {
@@ -552,12 +552,12 @@ Progress Network<T>::train(const Context& context, const Dataset& data, const Ta
   return done;
 }
 
-// A rough estimate, at 50 billion multiply-adds a second and thread.
+// At 50 billion multiply-adds a second and thread.
 template <class T>
-double Network<T>::seconds_of_step(int threads) const {
+double Network<T>::seconds_of_step(int64_t rows, int threads) const {
   double products = 0;
   for (const LayerConfig& layer : layers_) {
-    products += 3 * double(rows_) * double(layer.weights());
+    products += 3 * double(rows) * double(layer.weights());
   }
   return products / 5e10 / threads;
 }

@@ -92,6 +92,9 @@ class Network {
                  const OptimizerRule<T>& rule, const double* lr, int64_t steps_done, uint64_t step,
                  int bins_at_last, double seconds);
 
+  // A rough estimate.
+  double seconds_of_step(int64_t rows, int threads) const;
+
   bool can_backward() const { return rows_ > 0; }
   int64_t batch_rows() const { return rows_; }
   const Stats& stats(size_t layer) const { return states_.at(layer).stats; }
@@ -162,7 +165,6 @@ class Network {
   void gradients(const Context&);
   double loss_and_gradients(const Context&, View<const T> x, int bins, uint64_t step);
   void update(const Context&, const OptimizerRule<T>&, const Update<T>&);
-  double seconds_of_step(int threads) const;
   TrainingStep<T>& step_of(int64_t rows, int threads);
 
   std::vector<LayerConfig> layers_;

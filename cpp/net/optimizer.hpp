@@ -5,7 +5,7 @@
 
 namespace fanin {
 
-enum class Rule : int { sgd, rmsprop, adam };
+enum class Rule : int { sgd, rmsprop, adam, adamw };
 
 template <class T>
 struct OptimizerRule {
@@ -38,7 +38,7 @@ static inline Update<T> update_of(const OptimizerRule<T>& rule, double lr, int64
   update.beta2 = rule.beta2;
   update.eps = rule.eps;
   update.nesterov = rule.nesterov;
-  if (rule.rule == Rule::adam) {
+  if (rule.rule == Rule::adam || rule.rule == Rule::adamw) {
     update.lr = lr / (1 - power(rule.beta1, steps_done + 1));
     update.correction = 1 / __builtin_sqrt(1 - power(rule.beta2, steps_done + 1));
     update.decay = lr * rule.weight_decay;
@@ -71,6 +71,7 @@ static inline void apply(const Ops<T>& ops, const Context& context, const Optimi
       ops.rmsprop(context, update);
       break;
     case Rule::adam:
+    case Rule::adamw:
       ops.adam(context, update);
       break;
   }

@@ -1,8 +1,8 @@
 """The compiled module: operations on arrays the caller provides.  Private; `fanin` documents it.
 
 Arrays are float32 or float64, one dtype a call; outputs are written, None leaves one out.
-`Dropout` is (threshold, seed, step, layer), `Rule` (rule, beta1, beta2, eps, weight_decay,
-nesterov), `Stats` (mean, std, min, max, zeros, saturated, unit_mean, unit_zeros).
+`Dropout` is (threshold, seed, step, layer), `Stats` (mean, std, min, max, zeros, saturated,
+unit_mean, unit_zeros).
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 Array: TypeAlias = NDArray[Any]
 Dropout: TypeAlias = tuple[int, int, int, int]
-Rule: TypeAlias = tuple[int, float, float, float, float, bool]
 Stats: TypeAlias = tuple[float, float, float, float, int, int, Array, Array]
 Layer: TypeAlias = tuple[int, int, int, int, bool, float, float]
 
@@ -117,13 +116,11 @@ def mean_squared_error(
 ) -> float: ...
 def softmax(z: Array, p: Array, /) -> None: ...
 def optimizer_update(
-    rule: Rule,
+    optimizer: Any,
     lr: float,
     steps_done: int,
     parameters: Array,
     gradients: Array,
-    first: Array | None,
-    second: Array | None,
     decay_mask: NDArray[np.bool_] | None,
     /,
 ) -> None: ...
@@ -149,6 +146,7 @@ class _Network:
         running_var: Array,
     ) -> None: ...
     def forward(self, x: Array, training: bool, step: int, out: Array, /) -> None: ...
+    def infer(self, x: Any, /) -> Array | None: ...
     def backward(self, dout: Array, dx: Array | None, /) -> None: ...
     def loss_and_gradients(
         self,
@@ -173,9 +171,6 @@ class _Network:
         sample_weight: Array | None,
         class_weight: Array | None,
         label_smoothing: float,
-        rule: Rule,
-        first: Array | None,
-        second: Array | None,
         lr: NDArray[np.float64],
         steps_done: int,
         step: int,
@@ -186,6 +181,7 @@ class _Network:
         net: Any,
         /,
     ) -> tuple[int, float]: ...
+    def train_step(self, x: Any, y: Any, optimizer: Any, net: Any, /) -> float | None: ...
     def stats(self, layer: int, /) -> tuple[Any, ...]: ...
 
 class NetworkFloat32(_Network): ...

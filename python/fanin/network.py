@@ -7,6 +7,7 @@ threads run meanwhile.
 
 import os
 import threading
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +15,12 @@ from numpy.typing import NDArray
 from . import _core
 from .activation import KINDS, as_rows
 from .loss import sigmoid_loss, softmax_loss, squared_loss
-from .optimizer import Adam, _Compiled
+from .optimizer import COMPILED, Adam
 from .random import Stream, permutation
 from .reference import network, training
 from .reference.arguments import FLOAT32, Array
 from .reference.dropout import dropout_threshold
+from .reference.loss import ClassWeight
 from .reference.optimizer import Optimizer
 from .stats import stats_of
 
@@ -59,6 +61,16 @@ class MLP(network.MLP):
         )
         self._all_rows = np.arange(0)
 
+    def forward(self, x: Any, training: bool = False) -> Array:
+        if not training:
+            with self._lock:
+                z = self._compiled.infer(x)
+            if z is not None:
+                return z
+        return super().forward(x, training)
+
+    forward.__doc__ = network.MLP.forward.__doc__
+
     def _forward(self, x: Array, training: bool) -> Array:
         z = np.empty((len(x), self.sizes[-1]), self.dtype)
         self._compiled.forward(x, training, self.step, z)
@@ -86,6 +98,34 @@ class MLP(network.MLP):
             self._read_stats(len(x))
         return loss
 
+    def train_step(
+        self,
+        x: Any,
+        y: Any,
+        optimizer: Optimizer,
+        *,
+        sample_weight: Any = None,
+        class_weight: ClassWeight | None = None,
+        label_smoothing: float = 0.0,
+    ) -> float:
+        if (
+            sample_weight is None
+            and class_weight is None
+            and label_smoothing == 0.0
+            and type(optimizer) in COMPILED
+        ):
+            with self._lock:
+                self._pending = None
+                loss = self._compiled.train_step(x, y, optimizer, self)
+            if loss is not None:
+                return loss
+        return super().train_step(
+            x, y, optimizer, sample_weight=sample_weight, class_weight=class_weight,
+            label_smoothing=label_smoothing,
+        )  # fmt: skip
+
+    train_step.__doc__ = network.MLP.train_step.__doc__
+
     def _train_rows(
         self,
         x: Array,
@@ -100,7 +140,7 @@ class MLP(network.MLP):
         scale: float | None,
         monitor: bool,
     ) -> tuple[float, int]:
-        if not isinstance(optimizer, _Compiled):  # the user's own: step by step in Python
+        if type(optimizer) not in COMPILED:  # the user's own: step by step in Python
             return super()._train_rows(
                 x, y, sample_weight, rows, batch_size, optimizer, class_weight=class_weight,
                 label_smoothing=label_smoothing, scale=scale, monitor=monitor,
@@ -135,8 +175,6 @@ class MLP(network.MLP):
             batch_size,
             *_targets(y, sample_weight, class_weight),
             label_smoothing,
-            optimizer._rule(),
-            *optimizer._moments(),
             lr,
             optimizer.steps,
             self.step,
