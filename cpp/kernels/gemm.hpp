@@ -49,12 +49,52 @@ struct Panel {
   int64_t stride;  // between rows
 };
 
+// Memory that will be needed next, rows of some cache lines, fetched a line at a time while tiles
+// compute; from the start again when all is there.
+class Ahead {
+ public:
+  Ahead() = default;
+  template <class T>
+  Ahead(const T* data, int64_t rows, int64_t cols, int64_t stride)
+      : start_(reinterpret_cast<const char*>(data)),
+        rows_(rows),
+        lines_((cols * int64_t(sizeof(T)) + line_bytes - 1) / line_bytes + 1),
+        jump_(stride * int64_t(sizeof(T)) - lines_ * line_bytes) {
+    restart();
+  }
+  [[gnu::always_inline]] void fetch_line() {
+    prefetch(at_);
+    at_ += line_bytes;
+    if (--lines_left_ == 0) {
+      lines_left_ = lines_;
+      at_ += jump_;
+      if (--rows_left_ == 0) {
+        restart();
+      }
+    }
+  }
+
+ private:
+  static constexpr int64_t line_bytes = 64;
+  [[gnu::always_inline]] void restart() {
+    at_ = start_;
+    rows_left_ = rows_;
+    lines_left_ = lines_;
+  }
+
+  const char* start_ = nullptr;
+  int64_t rows_ = 1, lines_ = 1, jump_ = 0;
+  const char* at_ = nullptr;
+  int64_t rows_left_ = 1, lines_left_ = 1;
+};
+
 // out (R rows, V vectors of columns) = x @ panel, or += when `accumulate`. The last vector of out
 // has `last` columns; the panel has whole vectors.
 template <class T, int R, int V>
 void tile(int64_t k, const T* x, int64_t x_row, int64_t x_col, Panel<T> panel, T* out,
-          int64_t out_row, int last, bool accumulate) {
+          int64_t out_row, int last, bool accumulate, Ahead& ahead) {
   constexpr int W = width<T>;
+  Ahead next = ahead;
   Vec<T> sum[R][V];
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
@@ -71,6 +111,7 @@ void tile(int64_t k, const T* x, int64_t x_row, int64_t x_col, Panel<T> panel, T
   }
   const T* w = panel.data;
   for (int64_t i = 0; i < k; ++i) {
+    next.fetch_line();
     Vec<T> w_vectors[V];
 #pragma GCC unroll 16
     for (int v = 0; v < V; ++v) {
@@ -90,6 +131,7 @@ void tile(int64_t k, const T* x, int64_t x_row, int64_t x_col, Panel<T> panel, T
       rows[r / 3] += x_col;
     }
   }
+  ahead = next;
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
     T* row = out + r * out_row;
@@ -106,7 +148,8 @@ void tile(int64_t k, const T* x, int64_t x_row, int64_t x_col, Panel<T> panel, T
 }
 
 template <class T>
-using Tile = void (*)(int64_t, const T*, int64_t, int64_t, Panel<T>, T*, int64_t, int, bool);
+using Tile = void (*)(int64_t, const T*, int64_t, int64_t, Panel<T>, T*, int64_t, int, bool,
+                      Ahead&);
 
 template <class T, int R, int V>
 constexpr Tile<T> tile_or_null() {
@@ -204,6 +247,16 @@ void copy_panel(View<const T> w, int64_t k0, int64_t k1, int64_t c0, int64_t c1,
   }
 }
 
+// w[k0:k1, c0:c1], row by row as it lies in memory.
+template <class T>
+Ahead ahead_of(View<const T> w, int64_t k0, int64_t k1, int64_t c0, int64_t c1) {
+  if (c0 >= c1) {
+    return {};
+  }
+  return w.col_stride == 1 ? Ahead(w.at(k0, c0), k1 - k0, c1 - c0, w.row_stride)
+                           : Ahead(w.at(k0, c0), c1 - c0, k1 - k0, w.col_stride);
+}
+
 // out[r0:r1, c0:c1] = x[r0:r1] @ w[:, c0:c1], by one thread.
 template <class T>
 void product_of_block(View<const T> x, View<const T> w, View<T> out, int64_t r0, int64_t r1,
@@ -231,12 +284,13 @@ void product_of_block(View<const T> x, View<const T> w, View<T> out, int64_t r0,
         copy_panel(w, k0, k1, left, right, wide, scratch);
         panel = {scratch, int64_t(wide) * W};
       }
+      Ahead ahead = ahead_of(w, k0, k1, right, right + wide * W < c1 ? right + wide * W : c1);
       const int64_t tiles = (r1 - r0 + tile_rows(wide) - 1) / tile_rows(wide);
       for (int64_t t = 0; t < tiles; ++t) {
         const int64_t top = r0 + part(r1 - r0, tiles, t);
         const int rows = int(r0 + part(r1 - r0, tiles, t + 1) - top);
         tile_of<T>(rows, wide)(k1 - k0, x.at(top, k0), x.row_stride, x.col_stride, panel,
-                               out.at(top, left), out.row_stride, last, k0 > 0);
+                               out.at(top, left), out.row_stride, last, k0 > 0, ahead);
       }
     }
   }

@@ -84,6 +84,7 @@ template <class T>
 FANIN_INLINE bool any(Mask<T> m) {
   return bits(m) != 0;
 }
+FANIN_INLINE void prefetch(const void* line) { __builtin_prefetch(line); }
 // The mask of the first n lanes, 0 <= n <= width<T>.
 template <class T>
 FANIN_INLINE Mask<T> first(int n) {
