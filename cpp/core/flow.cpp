@@ -6,16 +6,16 @@
 namespace fanin {
 
 Flow::Stage Flow::add(int64_t groups, int64_t per_group, Body body) {
-  parts_.push_back(
-      {tasks_, groups, per_group, std::move(body), std::make_unique<Counter[]>(size_t(groups))});
-  tasks_ += groups * per_group;
+  parts_.push_back({groups, per_group, std::move(body), std::make_unique<Counter[]>(size_t(groups)),
+                    std::make_unique<Counter[]>(size_t(threads_))});
   return {parts_.size() - 1};
 }
 
 void Flow::await(Stage stage, int64_t group) const {
   const Part& part = parts_[stage.number];
-  const std::atomic<int64_t>& done = part.finished[size_t(group)].done;
-  for (int spin = 0; done.load(std::memory_order_acquire) < part.per_group; ++spin) {
+  const std::atomic<uint64_t>& finished = part.finished[size_t(group)].count;
+  const uint64_t wanted = uint64_t(runs_) * uint64_t(part.per_group);
+  for (int spin = 0; finished.load(std::memory_order_acquire) < wanted; ++spin) {
     spin < waiting_spins ? pause() : std::this_thread::yield();
   }
 }
@@ -26,26 +26,44 @@ void Flow::await(Stage stage) const {
   }
 }
 
-void Flow::run(int threads) {
-  for (Part& part : parts_) {
-    for (int64_t group = 0; group < part.groups; ++group) {
-      part.finished[size_t(group)].done.store(0, std::memory_order_relaxed);
+// A task of this stage that nobody has, of this thread's share first; -1 when all are taken.
+int64_t Flow::take(const Part& part, int thread) const {
+  const int64_t tasks = part.groups * part.per_group;
+  for (int i = 0; i < threads_; ++i) {
+    const int owner = (thread + i) % threads_;
+    const int64_t begin = tasks * owner / threads_, end = tasks * (owner + 1) / threads_;
+    std::atomic<uint64_t>& taken = part.taken[size_t(owner)].count;
+    uint64_t seen = taken.load(std::memory_order_relaxed);
+    for (;;) {
+      const uint64_t first = uint64_t(runs_) << 32;  // none taken in this run
+      const uint64_t now = seen < first ? first : seen;
+      const int64_t task = begin + int64_t(now - first);
+      if (task >= end) {
+        break;
+      }
+      if (taken.compare_exchange_weak(seen, now + 1, std::memory_order_relaxed)) {
+        return task;
+      }
     }
   }
-  auto task = [this](int64_t number, void* scratch) {
-    size_t low = 0, high = parts_.size();
-    while (high - low > 1) {
-      const size_t middle = (low + high) / 2;
-      (parts_[middle].first <= number ? low : high) = middle;
+  return -1;
+}
+
+void Flow::work(int thread, void* scratch) {
+  for (Part& part : parts_) {
+    for (int64_t task; (task = take(part, thread)) >= 0;) {
+      part.body(task, static_cast<std::byte*>(scratch) + operation_scratch_bytes);
+      part.finished[size_t(task / part.per_group)].count.fetch_add(1, std::memory_order_release);
     }
-    const Part& part = parts_[low];
-    const int64_t i = number - part.first;
-    part.body(i, static_cast<std::byte*>(scratch) + operation_scratch_bytes);
-    part.finished[size_t(i / part.per_group)].done.fetch_add(1, std::memory_order_release);
-  };
+  }
+}
+
+void Flow::run() {
+  ++runs_;
+  auto everyone = [this](int64_t, void* scratch) { work(thread_number() % threads_, scratch); };
   Context context;
-  context.threads = threads;
-  parallel_for(context, tasks_, task);
+  context.threads = threads_;
+  parallel_for(context, threads_, everyone);
 }
 
 }  // namespace fanin

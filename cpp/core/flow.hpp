@@ -1,8 +1,11 @@
-// A whole training step as one job: tasks in stages, claimed in order, each waiting for what it
-// needs instead of all threads waiting for one another between stages.
+// A whole training step as one job: tasks in stages, each waiting for what it needs instead of all
+// threads waiting for one another between stages.
 //
-// A task may wait for tasks of earlier stages only. Tasks are claimed in order, so these are done
-// or in the hands of threads that wait for nothing later: every wait ends.
+// Each thread has a share of every stage, the same one from run to run, so that it finds in its
+// caches what it left there; who is done with his own helps the others. A task may wait for tasks
+// of earlier stages only. A thread goes on to a stage when all tasks of the one before are taken,
+// so what a task waits for is done or in the hands of threads that wait for nothing later: every
+// wait ends.
 #pragma once
 
 #include <atomic>
@@ -22,6 +25,8 @@ class Flow {
     size_t number;
   };
 
+  explicit Flow(int threads) : threads_(threads) {}
+
   // Adds a stage of `groups` groups of `per_group` tasks each: task i is in group i / per_group.
   Stage add(int64_t groups, int64_t per_group, Body body);
 
@@ -30,20 +35,25 @@ class Flow {
   void await(Stage stage) const;
 
   // Runs all tasks, without interruption.
-  void run(int threads);
+  void run();
 
  private:
   struct alignas(64) Counter {  // a cache line each: threads do not disturb each other
-    std::atomic<int64_t> done{0};
+    std::atomic<uint64_t> count{0};
   };
   struct Part {
-    int64_t first, groups, per_group;
+    int64_t groups, per_group;
     Body body;
-    std::unique_ptr<Counter[]> finished;  // tasks of each group
+    std::unique_ptr<Counter[]> finished;  // tasks of each group, of all runs together
+    std::unique_ptr<Counter[]> taken;     // of each thread's share: run << 32 | tasks
   };
 
+  int64_t take(const Part& part, int thread) const;
+  void work(int thread, void* scratch);
+
+  const int threads_;
   std::vector<Part> parts_;
-  int64_t tasks_ = 0;
+  uint32_t runs_ = 0;
 };
 
 }  // namespace fanin

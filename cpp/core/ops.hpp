@@ -55,12 +55,19 @@ static constexpr bool needs_z(Activation kind) {
   return kind == Activation::gelu || kind == Activation::gelu_tanh || kind == Activation::silu;
 }
 
+// Memory that the caller will change next: blocks of the same shape in up to three matrices.
+struct Upcoming {
+  void* data[3];  // null where there are fewer
+  int64_t rows, row_bytes, stride_bytes;
+};
+
 // How an operation is to run: by how many threads, and who may stop it.
 struct Context {
   int threads = 1;
   bool (*interrupted)(void*) = nullptr;  // asked now and then by the calling thread
   void* interrupted_state = nullptr;
-  void* stream = nullptr;  // CUDA only
+  const Upcoming* upcoming = nullptr;  // a product on one thread fetches it into the cache
+  void* stream = nullptr;              // CUDA only
 };
 
 // Which elements are dropped: bits of Philox4x32-10 of (seed, step, layer, element); random.hpp.

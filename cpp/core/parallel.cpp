@@ -1,6 +1,9 @@
 #include "parallel.hpp"
 
 #include <pthread.h>
+#if defined(FANIN_OPENMP)
+#include <omp.h>
+#endif
 
 #include <atomic>
 #include <mutex>
@@ -16,6 +19,7 @@ namespace {
 
 std::atomic<int> chosen_threads{0};
 thread_local bool inside_task = false;
+thread_local int number_of_this_thread = 0;
 
 void* thread_scratch() {
   thread_local Buffer<std::byte> scratch(operation_scratch_bytes + task_scratch_bytes);
@@ -33,6 +37,8 @@ void run_alone(const Context& context, int64_t tasks, Task task, void* arguments
 }
 
 }  // namespace
+
+int thread_number() { return number_of_this_thread; }
 
 void set_num_threads(int threads) { chosen_threads = threads; }
 
@@ -73,6 +79,7 @@ void run_tasks(const Context& context, int64_t tasks, Task task, void* arguments
     if (!stop.load(std::memory_order_relaxed)) {
       const FloatMode mode;
       inside_task = true;
+      number_of_this_thread = omp_get_thread_num();
       task(arguments, i, thread_scratch());
       inside_task = false;
       if (context.interrupted != nullptr && std::this_thread::get_id() == caller &&
@@ -180,6 +187,7 @@ class Pool {
   void work(int index) {
     const FloatMode mode;
     inside_task = true;
+    number_of_this_thread = index + 1;
     uint32_t seen = 0;
     for (;;) {
       for (int spin = 0; job_.load(std::memory_order_acquire) == seen && spin < waiting_spins;

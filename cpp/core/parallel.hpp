@@ -57,6 +57,10 @@ static inline void pause() {
 #endif
 }
 
+// Which of the threads this is: 0 for whoever calls, 1, 2, ... for those that help; the same one
+// from call to call.
+int thread_number();
+
 void set_num_threads(int threads);  // threads >= 1
 int num_threads();
 const char* parallel_kind();  // "pool" or "openmp"

@@ -54,16 +54,16 @@ struct Panel {
 class Ahead {
  public:
   Ahead() = default;
-  template <class T>
-  Ahead(const T* data, int64_t rows, int64_t cols, int64_t stride)
-      : start_(reinterpret_cast<const char*>(data)),
+  Ahead(const void* data, int64_t rows, int64_t row_bytes, int64_t stride_bytes, bool to_write)
+      : start_(static_cast<const char*>(data)),
         rows_(rows),
-        lines_((cols * int64_t(sizeof(T)) + line_bytes - 1) / line_bytes + 1),
-        jump_(stride * int64_t(sizeof(T)) - lines_ * line_bytes) {
+        lines_((row_bytes + line_bytes - 1) / line_bytes + 1),  // rows may begin inside a line
+        jump_(stride_bytes - lines_ * line_bytes),
+        to_write_(to_write) {
     restart();
   }
   [[gnu::always_inline]] void fetch_line() {
-    prefetch(at_);
+    to_write_ ? prefetch_to_write(at_) : prefetch(at_);
     at_ += line_bytes;
     if (--lines_left_ == 0) {
       lines_left_ = lines_;
@@ -84,6 +84,7 @@ class Ahead {
 
   const char* start_ = nullptr;
   int64_t rows_ = 1, lines_ = 1, jump_ = 0;
+  bool to_write_ = false;
   const char* at_ = nullptr;
   int64_t rows_left_ = 1, lines_left_ = 1;
 };
@@ -253,19 +254,29 @@ Ahead ahead_of(View<const T> w, int64_t k0, int64_t k1, int64_t c0, int64_t c1) 
   if (c0 >= c1) {
     return {};
   }
-  return w.col_stride == 1 ? Ahead(w.at(k0, c0), k1 - k0, c1 - c0, w.row_stride)
-                           : Ahead(w.at(k0, c0), c1 - c0, k1 - k0, w.col_stride);
+  constexpr int64_t size = sizeof(T);
+  return w.col_stride == 1
+             ? Ahead(w.at(k0, c0), k1 - k0, (c1 - c0) * size, w.row_stride * size, false)
+             : Ahead(w.at(k0, c0), c1 - c0, (k1 - k0) * size, w.col_stride * size, false);
 }
 
 // out[r0:r1, c0:c1] = x[r0:r1] @ w[:, c0:c1], by one thread.
 template <class T>
-void product_of_block(View<const T> x, View<const T> w, View<T> out, int64_t r0, int64_t r1,
-                      int64_t c0, int64_t c1, bool copies_panels, T* scratch) {
+void product_of_block(const Upcoming* upcoming, View<const T> x, View<const T> w, View<T> out,
+                      int64_t r0, int64_t r1, int64_t c0, int64_t c1, bool copies_panels,
+                      T* scratch) {
   constexpr int W = width<T>;
   const int64_t k = x.cols;
   const int64_t vectors = (c1 - c0 + W - 1) / W;
   const int widest = panel_vectors(r1 - r0);
   const int64_t panels = (vectors + widest - 1) / widest;
+  Ahead other[3];
+  int others = 0, done = 0;
+  while (upcoming != nullptr && others < 3 && upcoming->data[others] != nullptr) {
+    other[others] = Ahead(upcoming->data[others], upcoming->rows, upcoming->row_bytes,
+                          upcoming->stride_bytes, true);
+    ++others;
+  }
   for (int64_t r = r0; k == 0 && r < r1; ++r) {
     for (int64_t c = c0; c < c1; ++c) {
       *out.at(r, c) = T(0);
@@ -284,13 +295,14 @@ void product_of_block(View<const T> x, View<const T> w, View<T> out, int64_t r0,
         copy_panel(w, k0, k1, left, right, wide, scratch);
         panel = {scratch, int64_t(wide) * W};
       }
-      Ahead ahead = ahead_of(w, k0, k1, right, right + wide * W < c1 ? right + wide * W : c1);
+      Ahead panel_ahead = ahead_of(w, k0, k1, right, right + wide * W < c1 ? right + wide * W : c1);
       const int64_t tiles = (r1 - r0 + tile_rows(wide) - 1) / tile_rows(wide);
       for (int64_t t = 0; t < tiles; ++t) {
         const int64_t top = r0 + part(r1 - r0, tiles, t);
         const int rows = int(r0 + part(r1 - r0, tiles, t + 1) - top);
         tile_of<T>(rows, wide)(k1 - k0, x.at(top, k0), x.row_stride, x.col_stride, panel,
-                               out.at(top, left), out.row_stride, last, k0 > 0, ahead);
+                               out.at(top, left), out.row_stride, last, k0 > 0,
+                               others > 0 ? other[done++ % others] : panel_ahead);
       }
     }
   }
@@ -317,7 +329,8 @@ void product(const Context& context, View<const T> x, View<const T> w, View<T> o
     const int64_t c1 = part(groups, plan.col_tasks, j + 1) * patch_cols;
     const int64_t r_end = r1 < out.rows ? r1 : out.rows;
     const int64_t c_end = c1 < out.cols ? c1 : out.cols;
-    product_of_block(x, w, out, r0, r_end, c0, c_end, plan.copies_panels, static_cast<T*>(scratch));
+    product_of_block(context.upcoming, x, w, out, r0, r_end, c0, c_end, plan.copies_panels,
+                     static_cast<T*>(scratch));
     then(r0, r_end, c0, c_end);
   };
   const double nanoseconds = double(x.rows) * double(x.cols) * double(w.cols) / 100.0;

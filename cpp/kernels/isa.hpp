@@ -84,7 +84,9 @@ template <class T>
 FANIN_INLINE bool any(Mask<T> m) {
   return bits(m) != 0;
 }
+// Brings a cache line; to be written, it is taken from other cores' caches as well.
 FANIN_INLINE void prefetch(const void* line) { __builtin_prefetch(line); }
+FANIN_INLINE void prefetch_to_write(const void* line) { __builtin_prefetch(line, 1); }
 // The mask of the first n lanes, 0 <= n <= width<T>.
 template <class T>
 FANIN_INLINE Mask<T> first(int n) {

@@ -29,7 +29,7 @@ constexpr int64_t row_unit = 16, col_unit = 16;
 
 template <class T>
 TrainingStep<T>::TrainingStep(Network<T>& net, int64_t rows, int threads)
-    : rows(rows), threads(threads), net_(net) {
+    : rows(rows), threads(threads), net_(net), flow_(threads) {
   layers_are_small() ? add_rows() : add_layers();
 }
 
@@ -146,13 +146,31 @@ void TrainingStep<T>::add_weights(size_t l, Flow::Stage dz, Flow::Stage readers)
     const int64_t cols = block.c1 - block.c0;
     const View<T> dw = rows_of(static_cast<T*>(scratch), block.r1 - block.r0, cols, cols);
     flow_.await(dz);
-    net_.weight_gradients(alone, l, block, dw);
+    const Upcoming upcoming = upcoming_update(l, block);
+    Context fetching = alone;
+    fetching.upcoming = &upcoming;
+    net_.weight_gradients(fetching, l, block, dw);
     if (task == 0) {
       net_.bias_gradients(alone, l);
     }
     flow_.await(readers);
     update(l, block, dw);
   });
+}
+
+// The weights and moments that `update` of this block will change.
+template <class T>
+Upcoming TrainingStep<T>::upcoming_update(size_t l, Block block) const {
+  const int64_t size = sizeof(T);
+  Upcoming upcoming{
+      {}, block.r1 - block.r0, (block.c1 - block.c0) * size, net_.layers_[l].fan_out * size};
+  int count = 0;
+  for (T* vector : {net_.parameters_, rule_->first, rule_->second}) {
+    if (vector != nullptr) {
+      upcoming.data[count++] = net_.weight_of(l, vector).at(block.r0, block.c0);
+    }
+  }
+  return upcoming;
 }
 
 // The optimizer's step on a block of w; with the first one, on bias, or gamma and beta.
@@ -183,7 +201,7 @@ double TrainingStep<T>::run(const Dataset& data, const int64_t* chosen,
   chosen_ = chosen;
   rule_ = &rule;
   update_ = update;
-  flow_.run(threads);
+  flow_.run();
   return sum_of(net_.row_loss_.data(), rows) / net_.divisor_ + net_.penalty();
 }
 

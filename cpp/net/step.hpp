@@ -28,6 +28,7 @@ class TrainingStep {
   void add_rows();
   void add_layers();
   void add_weights(size_t layer, Flow::Stage dz, Flow::Stage readers);
+  Upcoming upcoming_update(size_t layer, Block block) const;
   void update(size_t layer, Block block, View<const T> dw);
 
   Network<T>& net_;
