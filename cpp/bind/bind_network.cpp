@@ -66,6 +66,9 @@ class InUse {
   std::atomic_flag& flag_;
 };
 
+// A step that takes longer, in seconds, looks for signals (Ctrl-C) on the way.
+constexpr double longest_call = 0.005;
+
 // The attributes of an optimizer, and of a network, that a step reads and sets.
 struct StepNames {
   Name lr{"lr"}, steps{"steps"}, state{"state"}, moments{"moments"}, step{"step"};
@@ -226,7 +229,7 @@ class BoundNetwork {
     const InUse mine(in_use_);
     const int64_t rows = rows_if_plain<T>(x, fan_in());
     const py::object rate = names().lr.of(optimizer);
-    if (rows < least_rows_ || network_->seconds_of_step(rows, 1) > 1e-3 ||
+    if (rows < least_rows_ || network_->seconds_of_step(rows, num_threads()) > longest_call ||
         !PyFloat_CheckExact(rate.ptr()) ||
         py::len(names().state.of(optimizer)) != py::len(names().moments.of(optimizer))) {
       return py::none();

@@ -25,6 +25,12 @@ int64_t padded(int64_t cols) {
 // Steps that take longer can be interrupted in the middle, so they first make all gradients.
 constexpr double longest_step = 0.03;
 
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
 bool stopped(const Context& context) {
   return context.interrupted != nullptr && context.interrupted(context.interrupted_state);
 }
@@ -488,27 +494,46 @@ void Network<T>::update(const Context& context, const OptimizerRule<T>& rule,
   }
 }
 
-// The plan of a step on so many rows, made once.
+// The plans of steps on so many rows, kept for the last few sizes of batches.
 template <class T>
-TrainingStep<T>& Network<T>::step_of(int64_t rows, int threads) {
-  for (const auto& step : steps_) {
-    if (step->rows == rows && step->threads == threads) {
-      return *step;
+typename Network<T>::Plans& Network<T>::plans_of(int64_t rows, int most_threads) {
+  constexpr size_t kept = 4;
+  for (Plans& plans : plans_) {
+    if (plans.rows == rows && plans.most_threads == most_threads) {
+      return plans;
     }
   }
-  constexpr size_t kept = 4;  // whole batches and the last one, with two numbers of threads
-  if (steps_.size() == kept) {
-    steps_.erase(steps_.begin());
+  if (plans_.size() == kept) {
+    plans_.erase(plans_.begin());
   }
-  steps_.push_back(std::make_unique<TrainingStep<T>>(*this, rows, threads));
-  return *steps_.back();
+  plans_.push_back({rows, most_threads, {}, {}, {}});
+  return plans_.back();
+}
+
+template <class T>
+double Network<T>::planned_step(int most_threads, const Dataset& data, const int64_t* chosen,
+                                const OptimizerRule<T>& rule, const Update<T>& update) {
+  reserve(rows_, true);
+  Plans& plans = plans_of(rows_, most_threads);
+  const int threads = plans.pace.threads(most_threads);
+  std::unique_ptr<TrainingStep<T>>& step = threads == 1 ? plans.alone : plans.together;
+  if (!step) {
+    step = std::make_unique<TrainingStep<T>>(*this, rows_, threads);
+  }
+  const Clock::time_point start = Clock::now();
+  const double loss = step->run(data, chosen, rule, update);
+  const double took = seconds_since(start);
+  if (most_threads > 1) {
+    plans.pace.took(took);
+  }
+  seconds_per_product_ = took * threads / products_of_step(rows_);
+  return loss;
 }
 
 template <class T>
 Progress Network<T>::train(const Context& context, const Dataset& data, const Targets<T>& targets,
                            const OptimizerRule<T>& rule, const double* lr, int64_t steps_done,
                            uint64_t step, int bins_at_last, double seconds) {
-  using Clock = std::chrono::steady_clock;
   const Clock::time_point start = Clock::now();
   const int64_t fan_in = layers_.front().fan_in, x_stride = padded(fan_in);
   batch_x_.resize(size_t(std::min(data.batch_size, data.count) * x_stride));
@@ -527,9 +552,9 @@ Progress Network<T>::train(const Context& context, const Dataset& data, const Ta
     const Update<T> constants = update_of(rule, lr[done.steps], steps_done + done.steps);
     double loss;
     if (bins == 0 && seconds_of_step(rows_, context.threads) < longest_step) {
-      reserve(rows_, true);
-      loss = step_of(rows_, context.threads).run(data, chosen, rule, constants);
+      loss = planned_step(context.threads, data, chosen, rule, constants);
     } else {
+      const Clock::time_point began = Clock::now();
       std::copy_n(running_mean_, running_count_, running_before_.data());
       std::copy_n(running_var_, running_count_, running_before_.data() + running_count_);
       gather(context, data, chosen, 0, rows_);
@@ -540,11 +565,12 @@ Progress Network<T>::train(const Context& context, const Dataset& data, const Ta
         break;
       }
       update(uninterrupted, rule, constants);
+      seconds_per_product_ = seconds_since(began) * context.threads / products_of_step(rows_);
     }
     done.loss += loss * double(rows_);
     done.rows += rows_;
     done.steps += 1;
-    if (std::chrono::duration<double>(Clock::now() - start).count() > seconds) {
+    if (seconds_since(start) > seconds) {
       break;
     }
   }
@@ -552,14 +578,18 @@ Progress Network<T>::train(const Context& context, const Dataset& data, const Ta
   return done;
 }
 
-// At 50 billion multiply-adds a second and thread.
 template <class T>
-double Network<T>::seconds_of_step(int64_t rows, int threads) const {
+double Network<T>::products_of_step(int64_t rows) const {
   double products = 0;
   for (const LayerConfig& layer : layers_) {
     products += 3 * double(rows) * double(layer.weights());
   }
-  return products / 5e10 / threads;
+  return products;
+}
+
+template <class T>
+double Network<T>::seconds_of_step(int64_t rows, int threads) const {
+  return products_of_step(rows) * seconds_per_product_ / threads;
 }
 
 template class Network<float>;

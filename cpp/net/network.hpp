@@ -15,6 +15,7 @@
 #include "../core/buffer.hpp"
 #include "../core/ops.hpp"
 #include "optimizer.hpp"
+#include "pace.hpp"
 
 namespace fanin {
 
@@ -92,7 +93,7 @@ class Network {
                  const OptimizerRule<T>& rule, const double* lr, int64_t steps_done, uint64_t step,
                  int bins_at_last, double seconds);
 
-  // A rough estimate.
+  // What a step will take, from the last one; before the first, a guess.
   double seconds_of_step(int64_t rows, int threads) const;
 
   bool can_backward() const { return rows_ > 0; }
@@ -134,6 +135,14 @@ class Network {
     View<uint16_t> mask;
   };
 
+  // How steps on so many rows go, with one thread and with all.
+  struct Plans {
+    int64_t rows;
+    int most_threads;
+    Pace pace;
+    std::unique_ptr<TrainingStep<T>> alone, together;
+  };
+
   void reserve(int64_t rows, bool training);
 
   // What belongs to a layer, for the batch of the last training forward. No memory where it is not
@@ -160,12 +169,15 @@ class Network {
   void bias_gradients(const Context&, size_t layer);
   double penalty() const;
 
+  double products_of_step(int64_t rows) const;
   void gather_targets(const Targets<T>& from, const int64_t* chosen);
   void count_histogram(const Context&, size_t layer, View<const T> a, int bins);
   void gradients(const Context&);
   double loss_and_gradients(const Context&, View<const T> x, int bins, uint64_t step);
   void update(const Context&, const OptimizerRule<T>&, const Update<T>&);
-  TrainingStep<T>& step_of(int64_t rows, int threads);
+  Plans& plans_of(int64_t rows, int most_threads);
+  double planned_step(int most_threads, const Dataset&, const int64_t* chosen,
+                      const OptimizerRule<T>&, const Update<T>&);
 
   std::vector<LayerConfig> layers_;
   Output output_;
@@ -185,7 +197,8 @@ class Network {
   Buffer<double> row_loss_;
   Buffer<T> inference_[2];  // outputs of layers in turn, outside training
   Buffer<T> scratch_, running_before_;
-  std::vector<std::unique_ptr<TrainingStep<T>>> steps_;  // for whole batches, for the last one
+  double seconds_per_product_ = 2e-11;  // of a multiply-add, on one thread
+  std::vector<Plans> plans_;
 };
 
 }  // namespace fanin

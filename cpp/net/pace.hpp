@@ -1,0 +1,53 @@
+// One thread or all of them for the next step? Decided by what steps took, as it depends on more
+// than their size: on how far apart the cores are (a cache line takes 50 ns from one to the other,
+// or 300), and on what else runs on them. Results do not depend on it.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+namespace fanin {
+
+class Pace {
+ public:
+  // How many threads the next step should have, `most` or 1.
+  int threads(int most) const { return alone_ != trying() ? 1 : most; }
+
+  // What that step took.
+  void took(double seconds) {
+    if (trying()) {
+      // The first step of a trial finds caches and threads as the others left them.
+      tried_ = trial_left_ == trial_steps ? 0 : tried_ + seconds / (trial_steps - 1);
+      if (--trial_left_ == 0) {
+        decide();
+      }
+      return;
+    }
+    usual_ = usual_ == 0 ? seconds : usual_ + (std::min(seconds, 4 * usual_) - usual_) / 8;
+    if (--until_trial_ <= 0) {
+      trial_left_ = trial_steps;
+    }
+  }
+
+ private:
+  static constexpr int trial_steps = 3, shortest = 16, longest = 2048;
+
+  bool trying() const { return trial_left_ > 0; }
+
+  void decide() {
+    if (tried_ < 0.95 * usual_) {
+      alone_ = !alone_;
+      usual_ = tried_;
+      interval_ = shortest;
+    } else {
+      interval_ = std::min(2 * interval_, longest);
+    }
+    until_trial_ = interval_;
+  }
+
+  bool alone_ = false;
+  double usual_ = 0, tried_ = 0;  // seconds a step takes as it is done now, and the other way
+  int trial_left_ = 0, interval_ = shortest, until_trial_ = shortest;
+};
+
+}  // namespace fanin
