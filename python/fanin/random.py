@@ -15,9 +15,8 @@ def random_words(count: int, key: Key, stream: int, start: int = 0) -> NDArray[n
 
 
 def permutation(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """Return the order of `count` rows in an epoch: the stable argsort of random words."""
-    words = random_words(count, (seed, epoch, 0), random.STREAM_SHUFFLE)
-    return np.argsort(words, kind="stable").astype(np.int64, copy=False)
+    """Return the order of `count` rows in an epoch: that of a random word for each row."""
+    return random.order_of(random_words(count, (seed, epoch, 0), random.STREAM_SHUFFLE))
 
 
 class Stream(random.Stream):
