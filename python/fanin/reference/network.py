@@ -219,7 +219,11 @@ class MLP:
 
     @property
     def gradients(self) -> Array:
-        """Their gradients, flat, in the same order; of no meaning after an interrupted step."""
+        """Their gradients, flat, in the same order, of the last `loss_and_gradients` or `backward`.
+
+        `train_step` and `fit` may use each gradient where it is made: afterwards these have no
+        meaning.
+        """
         return self._gradients
 
     @gradients.setter
