@@ -81,7 +81,7 @@ const StepNames& names() {
 template <class T>
 class BoundNetwork {
  public:
-  BoundNetwork(const std::vector<LayerArguments>& layers, int output, uint64_t seed,
+  BoundNetwork(const std::vector<LayerArguments>& layers, int output, uint64_t seed, bool bfloat16,
                py::array parameters, py::array gradients, py::array running_mean,
                py::array running_var)
       : parameters_(std::move(parameters)),
@@ -112,7 +112,7 @@ class BoundNetwork {
     softmax_ = Output(output) == Output::softmax;
     least_rows_ = running_count > 0 ? 2 : 1;
     network_ = std::make_unique<Network<T>>(
-        configs, Output(output), seed, out_vector<T>(parameters_, "parameters", count),
+        configs, Output(output), seed, bfloat16, out_vector<T>(parameters_, "parameters", count),
         out_vector<T>(gradients_, "gradients", count),
         out_vector<T>(running_mean_, "running_mean", running_count),
         out_vector<T>(running_var_, "running_var", running_count));
@@ -388,7 +388,7 @@ template <class T>
 void bind_network_of(py::module_& module, const char* name) {
   using Bound = BoundNetwork<T>;
   py::class_<Bound>(module, name)
-      .def(py::init<const std::vector<LayerArguments>&, int, uint64_t, py::array, py::array,
+      .def(py::init<const std::vector<LayerArguments>&, int, uint64_t, bool, py::array, py::array,
                     py::array, py::array>())
       .def("forward", &Bound::forward)
       .def("infer", &Bound::infer)

@@ -21,9 +21,14 @@ bool cpu_has(const char* isa) {
   if (std::strcmp(isa, "avx2") == 0) {
     return avx2;
   }
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512vl");
   if (std::strcmp(isa, "avx512") == 0) {
-    return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+    return avx512;
+  }
+  if (std::strcmp(isa, "avx512_bf16") == 0) {
+    return avx512 && __builtin_cpu_supports("avx512bf16");
   }
   return false;
 #else

@@ -311,12 +311,23 @@ void product_of_block(const Upcoming* upcoming, View<const T> x, View<const T> w
 static_assert(product_block * most_tile_vectors * width<double> * sizeof(double) <=
               operation_scratch_bytes);
 
+// gemm_bf16.hpp.
+template <class Then>
+void product_bf16(const Context& context, View<const float> x, View<const float> w, View<float> out,
+                  Then&& then);
+
 // The product, and after each task `then(r0, r1, c0, c1)` on the block of out that is now finished
 // and in cache: r0 is a multiple of row_block, c0 of patch_cols.
 template <class T, class Then>
 void product(const Context& context, View<const T> x, View<const T> w, View<T> out, Then&& then) {
   if (out.rows == 0 || out.cols == 0) {
     return;
+  }
+  if constexpr (sizeof(T) == sizeof(float)) {
+    if (context.bfloat16) {
+      product_bf16(context, x, w, out, then);
+      return;
+    }
   }
   const ProductPlan plan = plan_product(x, w);
   const int64_t blocks = row_blocks(out.rows);

@@ -4,8 +4,9 @@
 //   Words    words_width lanes of uint32, for Philox
 //
 // Kernels are written once in these words and compiled once per instruction set, with
-// -DFANIN_ISA=baseline|avx2|avx512|neon. isa/<name>.hpp holds the intrinsics, the same names in
-// each; this file holds what is the same text everywhere. Nothing here has external linkage.
+// -DFANIN_ISA=baseline|avx2|avx512|avx512_bf16|neon. isa/<name>.hpp holds the intrinsics, the same
+// names in each; this file holds what is the same text everywhere. Nothing here has external
+// linkage.
 //
 // The same lanes give the same bits on every instruction set with fused multiply-add (has_fma).
 #pragma once
@@ -160,6 +161,57 @@ FANIN_INLINE void split(Vec<T> x, Vec<T>& mantissa, Vec<T>& exponent) {
     mantissa = {(decltype(x.v))(shape - (power << F::fraction) + one)};
     const Bits magic = (Bits)broadcast<T>(F::magic).v;
     exponent = Vec<T>{(decltype(x.v))(power + magic)} - broadcast<T>(F::magic + F::bias) - grown;
+  }
+}
+
+// ---- bfloat16: the upper half of a float32
+
+// A vector of pairs of bfloat16: the even one in the lower half of each word.
+struct Pairs {
+  Format<float>::Bits v;
+};
+
+// The nearest bfloat16, ties to even, in the upper half of each word; zeros below. NaN is kept.
+FANIN_INLINE Format<float>::Bits round_to_bf16(Vec<float> x) {
+  using Bits = Format<float>::Bits;
+  const Bits bits = (Bits)x.v;
+  const Vec<float> rounded = {(decltype(x.v))(bits + 0x7fff + ((bits >> 16) & 1))};
+  const Vec<float> nan = broadcast(__builtin_nanf(""));
+  return (Bits)select(is_nan(x), nan, rounded).v & 0xffff0000;
+}
+FANIN_INLINE uint16_t bf16_of(float x) { return uint16_t(round_to_bf16(broadcast(x))[0] >> 16); }
+FANIN_INLINE void store_bf16(uint16_t* to, Vec<float> x) {
+  typedef uint16_t Halves __attribute__((vector_size(sizeof(x) / 2)));
+  const Halves halves = __builtin_convertvector(round_to_bf16(x) >> 16, Halves);
+  __builtin_memcpy(to, &halves, sizeof halves);
+}
+template <class T>
+FANIN_INLINE Pairs pairs_of(Vec<T> even, Vec<T> odd) {
+  if constexpr (has_bf16_products) {
+    return {(Format<float>::Bits)round_pairs_word(even, odd)};
+  } else {
+    return {round_to_bf16(even) >> 16 | round_to_bf16(odd)};
+  }
+}
+FANIN_INLINE Pairs load_pairs(const uint32_t* from) {
+  Pairs pairs;
+  __builtin_memcpy(&pairs, from, sizeof pairs);
+  return pairs;
+}
+FANIN_INLINE void store_pairs(uint32_t* to, Pairs pairs) {
+  __builtin_memcpy(to, &pairs, sizeof pairs);
+}
+FANIN_INLINE Pairs broadcast_pair(uint32_t pair) { return {Format<float>::Bits{} + pair}; }
+// sum + a.even * b.even + a.odd * b.odd.
+template <class T>
+FANIN_INLINE Vec<T> add_products(Vec<T> sum, Pairs a, Pairs b) {
+  using Native = decltype(sum.v);
+  if constexpr (has_bf16_products) {
+    return add_products_word(sum, (decltype(round_pairs_word(sum, sum)))a.v,
+                             (decltype(round_pairs_word(sum, sum)))b.v);
+  } else {
+    sum = fma(Vec<T>{(Native)(a.v << 16)}, Vec<T>{(Native)(b.v << 16)}, sum);
+    return fma(Vec<T>{(Native)(a.v & 0xffff0000)}, Vec<T>{(Native)(b.v & 0xffff0000)}, sum);
   }
 }
 

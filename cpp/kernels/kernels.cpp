@@ -8,6 +8,7 @@
 #include "dropout.hpp"
 #include "gather.hpp"
 #include "gemm.hpp"
+#include "gemm_bf16.hpp"
 #include "isa.hpp"
 #include "loss.hpp"
 #include "math.hpp"

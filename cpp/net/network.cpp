@@ -38,11 +38,12 @@ bool stopped(const Context& context) {
 }  // namespace
 
 template <class T>
-Network<T>::Network(std::vector<LayerConfig> layers, Output output, uint64_t seed, T* parameters,
-                    T* gradients, T* running_mean, T* running_var)
+Network<T>::Network(std::vector<LayerConfig> layers, Output output, uint64_t seed, bool bfloat16,
+                    T* parameters, T* gradients, T* running_mean, T* running_var)
     : layers_(std::move(layers)),
       output_(output),
       seed_(seed),
+      bfloat16_(bfloat16),
       parameters_(parameters),
       gradients_(gradients),
       running_mean_(running_mean),
@@ -154,6 +155,12 @@ View<const T> Network<T>::saved_of(size_t l) const {
 // ---- the pieces of a step
 
 template <class T>
+Context Network<T>::for_products(Context context) const {
+  context.bfloat16 = bfloat16_;
+  return context;
+}
+
+template <class T>
 void Network<T>::gather(const Context& context, const Dataset& data, const int64_t* chosen,
                         int64_t r0, int64_t r1) {
   const View<T> x = rows_of(batch_x_.data(), rows_, x_.cols, x_.row_stride).row_range(r0, r1);
@@ -208,11 +215,11 @@ void Network<T>::product(const Context& context, size_t l, Block block, View<con
   const LayerConfig& layer = layers_[l];
   const View<const T> w = weight_of(l, parameters_).col_range(block.c0, block.c1);
   if (layer.batch_norm) {
-    ops.gemm(context, x, w, a);
+    ops.gemm(for_products(context), x, w, a);
     return;
   }
   const Kept kept = kept_of(l, block, how);
-  ops.dense_forward(context,
+  ops.dense_forward(for_products(context),
                     {x, w, parameters_ + places_[l].other + block.c0, a, kept.z, layer.activation,
                      kept.dropout, kept.mask, how.stats, scratch_.data()});
 }
@@ -337,14 +344,14 @@ void Network<T>::product_backward(const Context& context, size_t l, Block below)
   const View<const T> dz = dz_of(l).row_range(below.r0, below.r1);
   // w^T's columns are w's rows.
   const View<const T> w = weight_of(l, parameters_).row_range(below.c0, below.c1);
-  ops_of<T>(table()).dense_backward(context, {dz,
-                                              w,
-                                              {{},
-                                               saved_of(l - 1).block(below),
-                                               dz_of(l - 1).block(below),
-                                               layers_[l - 1].activation,
-                                               dropout_of(l - 1, below),
-                                               mask_of(l - 1, below)}});
+  ops_of<T>(table()).dense_backward(for_products(context), {dz,
+                                                            w,
+                                                            {{},
+                                                             saved_of(l - 1).block(below),
+                                                             dz_of(l - 1).block(below),
+                                                             layers_[l - 1].activation,
+                                                             dropout_of(l - 1, below),
+                                                             mask_of(l - 1, below)}});
 }
 
 template <class T>
@@ -364,7 +371,7 @@ void Network<T>::weight_gradients(const Context& context, size_t l, Block block,
   const Ops<T>& ops = ops_of<T>(table());
   const LayerConfig& layer = layers_[l];
   const View<const T> h = input_of(l).col_range(block.r0, block.r1);
-  ops.gemm(context, h.transposed(), dz_of(l).col_range(block.c0, block.c1), dw);
+  ops.gemm(for_products(context), h.transposed(), dz_of(l).col_range(block.c0, block.c1), dw);
   if (layer.penalised()) {
     const int64_t pieces = penalty_pieces(layer.fan_out);
     const View<double> penalties =
@@ -443,7 +450,8 @@ void Network<T>::backward(const Context& context, View<const T> dout, View<T> dx
   }
   gradients(context);
   if (dx.data != nullptr) {
-    ops_of<T>(table()).gemm(context, dz_of(0), weight_of(0, parameters_).transposed(), dx);
+    ops_of<T>(table()).gemm(for_products(context), dz_of(0), weight_of(0, parameters_).transposed(),
+                            dx);
   }
 }
 

@@ -68,8 +68,9 @@ class TrainingStep;
 template <class T>
 class Network {
  public:
-  Network(std::vector<LayerConfig> layers, Output output, uint64_t seed, T* parameters,
-          T* gradients, T* running_mean, T* running_var);
+  // bfloat16: products round their inputs to it.
+  Network(std::vector<LayerConfig> layers, Output output, uint64_t seed, bool bfloat16,
+          T* parameters, T* gradients, T* running_mean, T* running_var);
   ~Network();
 
   // out (m, n): logits, or values. Training: masks of `step`, batch statistics, and everything that
@@ -158,6 +159,8 @@ class Network {
   Dropout dropout_of(size_t layer, Block) const;
   Kept kept_of(size_t layer, Block, const Forward&) const;
 
+  Context for_products(Context context) const;
+
   // The pieces of a step, on a block of the rows and columns of a layer's output, or of w.
   void gather(const Context&, const Dataset&, const int64_t* chosen, int64_t r0, int64_t r1);
   void product(const Context&, size_t layer, Block, View<const T> x, View<T> a, const Forward&);
@@ -182,6 +185,7 @@ class Network {
   std::vector<LayerConfig> layers_;
   Output output_;
   uint64_t seed_;
+  bool bfloat16_;
   T *parameters_, *gradients_, *running_mean_, *running_var_;
   int64_t running_count_ = 0;
   std::vector<Place> places_;

@@ -34,12 +34,14 @@ TrainingStep<T>::TrainingStep(Network<T>& net, int64_t rows, int threads)
 }
 
 // Whether a thread should rather read all weights for its rows than wait for others at each layer.
+// Products in bfloat16 copy what they read, and want many rows for each copy.
 template <class T>
 bool TrainingStep<T>::layers_are_small() const {
   constexpr int64_t small_bytes = 2 << 20;
-  return std::all_of(net_.layers_.begin(), net_.layers_.end(), [](const LayerConfig& layer) {
-    return !layer.batch_norm && layer.weights() * int64_t(sizeof(T)) <= small_bytes;
-  });
+  return !net_.bfloat16_ &&
+         std::all_of(net_.layers_.begin(), net_.layers_.end(), [](const LayerConfig& layer) {
+           return !layer.batch_norm && layer.weights() * int64_t(sizeof(T)) <= small_bytes;
+         });
 }
 
 template <class T>
@@ -70,7 +72,7 @@ void TrainingStep<T>::add_layers() {
   const Cut by_rows(rows, row_unit, divide_up(rows, 256));
   // A stage whose groups are the parts of `by_rows`, each of some tasks by columns.
   const auto add_blocks = [&](int64_t cols, auto body) {
-    const Cut by_cols(cols, col_unit, divide_up(cols, 96));
+    const Cut by_cols(cols, col_unit, divide_up(cols, net_.bfloat16_ ? 256 : 96));
     return flow_.add(by_rows.parts, by_cols.parts, [=](int64_t task, void*) {
       const int64_t i = task / by_cols.parts, j = task % by_cols.parts;
       body(i, Block{by_rows.begin(i), by_rows.end(i), by_cols.begin(j), by_cols.end(j)});

@@ -140,6 +140,7 @@ class _Network:
         layers: Sequence[Layer],
         output: int,
         seed: int,
+        bfloat16: bool,
         parameters: Array,
         gradients: Array,
         running_mean: Array,

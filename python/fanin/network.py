@@ -54,6 +54,7 @@ class MLP(network.MLP):
             layers,
             _OUTPUTS[self.output],
             self.seed,
+            self.precision == "bfloat16",
             self._parameters,
             self._gradients,
             self._running_mean,

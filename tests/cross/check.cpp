@@ -115,8 +115,8 @@ void check_network(const Context& context, const std::string& type) {
       labels.push_back(r * 7 % 5);
       rows.push_back(r * 11 % 150);
     }
-    Network<T> net(layers, Output::softmax, 9, parameters.data(), gradients.data(), mean.data(),
-                   var.data());
+    Network<T> net(layers, Output::softmax, 9, false, parameters.data(), gradients.data(),
+                   mean.data(), var.data());
     const Dataset data{
         x.data(), sizeof(T) == 4 ? Source::float32 : Source::float64, 23, 1, 1.0, rows.data(), 150,
         70};

@@ -9,6 +9,7 @@ namespace {
 constexpr int registers = 16;  // of vectors
 constexpr bool has_fma = true;
 constexpr bool has_exponent_words = false;
+constexpr bool has_bf16_products = false;
 
 template <>
 struct Vec<float> {

@@ -16,6 +16,9 @@ namespace {
 constexpr int registers = 32;  // of vectors
 constexpr bool has_fma = true;
 constexpr bool has_exponent_words = true;  // scalef, getexp, getmant
+#if !defined(__AVX512BF16__)               // avx512_bf16.hpp has them
+constexpr bool has_bf16_products = false;
+#endif
 
 template <>
 struct Vec<float> {

@@ -21,6 +21,7 @@ from .activation import activation_backward, activation_forward
 from .arguments import DERIVATIVE_NEEDS_INPUT, Array, Key
 from .batch_norm import BatchNormCache, batch_norm_backward, batch_norm_forward
 from .dropout import dropout_mask, dropout_scale
+from .gemm import round_to_bfloat16
 from .stats import ActivationStats, activation_stats
 
 
@@ -175,8 +176,8 @@ class Layer:
     running_var, each (fan_out,); their gradients dweight, dbias, dgamma, dbeta.  None where there
     is none.  Setting one of them copies the values into the view.
 
-    Settings: fan_in, fan_out, activation, dropout, batch_norm, l1, l2; fixed.  `stats` holds the
-    ActivationStats of the last monitored step, or None.
+    Settings: fan_in, fan_out, activation, dropout, batch_norm, l1, l2, precision; fixed.  `stats`
+    holds the ActivationStats of the last monitored step, or None.
     """
 
     fan_in: int
@@ -186,6 +187,7 @@ class Layer:
     batch_norm: bool
     l1: float
     l2: float
+    precision: str | None
     weight: Array
     dweight: Array
     bias: Array | None
@@ -208,6 +210,7 @@ class Layer:
         batch_norm: bool,
         l1: float,
         l2: float,
+        precision: str | None,
         parameters: Array,
         gradients: Array,
         running_mean: Array,
@@ -217,7 +220,7 @@ class Layer:
         fields: dict[str, Any] = dict.fromkeys(Layer.__annotations__)
         fields.update(
             fan_in=fan_in, fan_out=fan_out, activation=activation, dropout=dropout,
-            batch_norm=batch_norm, l1=l1, l2=l2,
+            batch_norm=batch_norm, l1=l1, l2=l2, precision=precision,
         )  # fmt: skip
         weights = fan_in * fan_out
         for prefix, vector in (("", parameters), ("d", gradients)):
@@ -259,6 +262,11 @@ class Layer:
         return total
 
 
+def _as_multiplied(layer: Layer, values: Array) -> Array:
+    """Return values as the layer's products see them."""
+    return round_to_bfloat16(values) if layer.precision == "bfloat16" else values
+
+
 class LayerCache(NamedTuple):
     """What `layer_forward` leaves for `layer_backward`; in `dense` with batch norm z is y."""
 
@@ -271,15 +279,16 @@ def layer_forward(
 ) -> tuple[Array, LayerCache]:
     """Return dropout(f(batch_norm(x @ w + b))); statistics when bins > 0."""
     dropout = layer.dropout if training else 0.0
+    x, weight = _as_multiplied(layer, x), _as_multiplied(layer, layer.weight)
     if not layer.batch_norm:
         a, cache = dense_forward(
-            x, layer.weight, layer.bias,
+            x, weight, layer.bias,
             activation=layer.activation, dropout=dropout, key=key, stats=bins,
         )  # fmt: skip
         return a, LayerCache(cache, None)
     assert layer.gamma is not None and layer.beta is not None
     assert layer.running_mean is not None and layer.running_var is not None
-    z, cache = dense_forward(x, layer.weight)
+    z, cache = dense_forward(x, weight)
     y, batch_norm = batch_norm_forward(
         z, layer.gamma, layer.beta, layer.running_mean, layer.running_var, training=training
     )
@@ -303,9 +312,10 @@ def layer_backward(layer: Layer, da: Array, cache: LayerCache, need_dx: bool) ->
         dz, layer.dgamma, layer.dbeta = batch_norm_backward(dz, cache.batch_norm)
     else:
         layer.dbias = dz.sum(axis=0, dtype=np.float64)
+    dz = _as_multiplied(layer, dz)
     np.matmul(dense.x.T, dz, out=layer.dweight)
     if layer.l1:
         layer.dweight += layer.l1 * np.sign(layer.weight)
     if layer.l2:
         layer.dweight += layer.l2 * layer.weight
-    return dz @ layer.weight.T if need_dx else None
+    return dz @ dense.w.T if need_dx else None

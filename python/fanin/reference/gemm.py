@@ -11,6 +11,18 @@ from . import arguments
 from .arguments import Array
 
 
+def round_to_bfloat16(x: Array) -> Array:
+    """Return float32 numbers rounded to the nearest bfloat16, ties to even; NaN stays NaN.
+
+    bfloat16 is the upper half of a float32: 8 bits of precision in its range.
+    """
+    bits = np.ascontiguousarray(x).view(np.uint32)
+    with np.errstate(over="ignore"):
+        rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
+    values: Array = (rounded & np.uint32(0xFFFF0000)).view(np.float32)
+    return np.where(np.isnan(x), x, values)
+
+
 @np.errstate(over="ignore", under="ignore", invalid="ignore")
 def matmul(x: Array, w: Array, *, out: Array | None = None) -> Array:
     """Return x @ w.

@@ -30,8 +30,8 @@ from .training import Callback, EarlyStopping, History
 # What a file holds besides: the arrays, and the settings that make the layers.
 _VECTORS = ("parameters", "running_mean", "running_var")
 _CONFIG = (
-    "sizes", "activation", "output", "dropout", "batch_norm", "l1", "l2", "dtype", "seed",
-    "step", "epoch", "input_scale",
+    "sizes", "activation", "output", "dropout", "batch_norm", "l1", "l2", "dtype", "precision",
+    "seed", "step", "epoch", "input_scale",
 )  # fmt: skip
 
 
@@ -50,6 +50,8 @@ class MLP:
     l1, l2 : l1 sum |w| + l2 / 2 sum w^2 is added to the loss; biases, gamma and beta are free;
         one, or one per layer with weights
     dtype : "float32" or "float64"
+    precision : of the products x @ w, dz @ w.T and x.T @ dz; None for that of dtype, "bfloat16"
+        (float32 only) rounds what is multiplied to bfloat16 and adds in float32
     seed : of weights, dropout and shuffling, 0 <= seed < 2**64; None draws one
 
     Attributes
@@ -58,7 +60,7 @@ class MLP:
         gamma and beta.  Setting one copies the values.
     running_mean, running_var : flat vectors of the layers with batch norm
     layers : list of Layer
-    sizes, output, dtype, batch_norm, seed
+    sizes, output, dtype, precision, batch_norm, seed
     step : number of updates so far; layer l's dropout has the key (seed, step, l).  Only an
         update advances it, so forward passes in training repeat their masks until then, which
         is what a gradient check wants.
@@ -90,6 +92,7 @@ class MLP:
         l1: float | Sequence[float] = 0.0,
         l2: float | Sequence[float] = 0.0,
         dtype: DTypeLike = "float32",
+        precision: Literal["bfloat16"] | None = None,
         seed: int | None = 0,
     ) -> None:
         """Check the settings, lay out the vectors, draw the weights."""
@@ -102,6 +105,7 @@ class MLP:
             l1=l1,
             l2=l2,
             dtype=dtype,
+            precision=precision,
             seed=int.from_bytes(os.urandom(8), "little") if seed is None else seed,
         )
         self._draw_weights(init)
@@ -120,6 +124,7 @@ class MLP:
         l2: Any,
         dtype: Any,
         seed: Any,
+        precision: Any = None,
         step: Any = 0,
         epoch: Any = 0,
         input_scale: Any = None,
@@ -140,6 +145,7 @@ class MLP:
         self.output = arguments.check_choice("output", output, arguments.OUTPUTS)
         self.batch_norm = arguments.check_bool("batch_norm", batch_norm)
         self.dtype = arguments.check_float_dtype(dtype)
+        self.precision = arguments.check_precision(precision, self.dtype)
         self._seed = arguments.check_integer("seed", seed, 0, arguments.SEED_LIMIT)
         self.step = arguments.check_integer("step", step, 0, arguments.STEP_LIMIT)
         self.epoch = arguments.check_integer("epoch", epoch, 0, arguments.STEP_LIMIT)
@@ -165,6 +171,7 @@ class MLP:
                 batch_norm=normalised,
                 l1=l1s[i],
                 l2=l2s[i],
+                precision=self.precision,
                 parameters=self._parameters[part],
                 gradients=self._gradients[part],
                 running_mean=self._running_mean[units],
@@ -196,6 +203,7 @@ class MLP:
             "l1": [layer.l1 for layer in self.layers],
             "l2": [layer.l2 for layer in self.layers],
             "dtype": str(self.dtype),
+            "precision": self.precision,
             "seed": int(self.seed),
             "step": int(self.step),
             "epoch": int(self.epoch),
