@@ -23,10 +23,9 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-import alternate
 import fanin
-import peaks
 import rivals
+from fanin.bench import CONTESTANTS, peaks, report, versions, versions_line
 
 MAX_THREADS = fanin.build_info()["max_threads"]
 THREADS = tuple(sorted({1, MAX_THREADS}))
@@ -62,7 +61,7 @@ def pytest_report_header(config):
     ]
     return [
         f"bench: {said}",
-        f"bench: {rivals.versions()}",
+        f"bench: {versions_line()}",
         f"bench: fanin uses {info['isa']} of {', '.join(info['isas_available'])}, "
         f"{info['parallel']}, at most {info['max_threads']} threads ({info['thread_limit']})",
         f"bench: threadpoolctl: {'; '.join(blas) or 'nothing found'}",
@@ -73,7 +72,7 @@ def pytest_report_header(config):
 def pytest_benchmark_update_machine_info(machine_info):
     """What the JSON should say beside the commit: instruction set, threads, rivals."""
     machine_info["fanin"] = fanin.build_info()
-    machine_info["rivals"] = rivals.versions()
+    machine_info["rivals"] = versions()
 
 
 def pytest_collection_modifyitems(items):
@@ -160,7 +159,7 @@ def dtype(request) -> str:
 
 @pytest.fixture(params=rivals.OPS)
 def contestant(request) -> str:
-    pytest.importorskip(rivals.NEEDS[request.param][0])
+    pytest.importorskip(CONTESTANTS[request.param][0])
     return request.param
 
 
@@ -219,6 +218,6 @@ def pytest_terminal_summary(terminalreporter, config):
             )
     if notes:
         terminalreporter.section("training steps, medians of alternating slices")
-        write(alternate.HEADER)
+        write(report.HEADER)
         for line in notes:
             write(line)

@@ -15,11 +15,13 @@ Letters as everywhere: x (m, k), w (k, n), b (n), z and a (m, n).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+
+from fanin.bench import steps
 
 DTYPES = ("float32", "float64")
 ACTIVATIONS = (
@@ -428,15 +430,12 @@ OPTIMIZER: tuple[Optimizer, ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Network(Case):
-    """An MLP and a batch: what is compared with the reference and with two-sided differences."""
+class Network(steps.Network, Case):
+    """An MLP and a batch: what is compared with the reference and with two-sided differences.
 
-    name: str
-    sizes: tuple[int, ...]
-    batch: int
-    activation: str = "relu"
-    output: str = "softmax"
-    dropout: float = 0.0
+    What is timed has its own list, fanin.bench.steps.
+    """
+
     batch_norm: bool = False
     l1: float = 0.0
     l2: float = 0.0
@@ -458,26 +457,6 @@ class Network(Case):
             dtype=dtype,
             seed=seed,
         )
-
-    def data(self, dtype: str = "float32", seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """One batch (x, y): normal inputs, targets that fit the output."""
-        rng = np.random.default_rng(seed)
-        n_out = self.sizes[-1]
-        x = rng.standard_normal((self.batch, self.sizes[0])).astype(dtype)
-        if self.output == "softmax":
-            return x, rng.integers(0, n_out, self.batch)
-        if self.output == "sigmoid":
-            return x, rng.integers(0, 2, (self.batch, n_out)).astype(dtype)
-        return x, rng.standard_normal((self.batch, n_out)).astype(dtype)
-
-    @property
-    def step_flops(self) -> int:
-        """Operations in the products of one training step; the first layer needs no dx."""
-        layers = [k * n for k, n in itertools.pairwise(self.sizes)]
-        return 2 * self.batch * (3 * sum(layers) - layers[0])
-
-    def __str__(self) -> str:
-        return self.name
 
 
 def _net(name: str, **options) -> Network:
@@ -510,21 +489,3 @@ NETWORK: tuple[Network, ...] = (
     _net("odd-sizes", sizes=(17, 33, 49, 5), batch=19, dropout=0.2),
     _net("deep-k", sizes=(K_BLOCK + 1, 20, 3), batch=9, activation="tanh"),
 )
-
-# The five training steps: forward, loss, backward and Adam's update, float32.
-STEPS: tuple[Network, ...] = (
-    # ten products of 500 by 500; the last one's output goes to the softmax
-    Network("tanh10", (500,) * 11, 256, "tanh", uses=("bench",)),
-    Network("mnist", (784, 512, 256, 10), 128, "relu", dropout=0.2, uses=("bench",)),
-    Network("rl", (16, 64, 64, 4), 32, "tanh", "identity", uses=("bench",)),
-    Network("tab", (54, 128, 128, 7), 1024, "relu", dropout=0.1, uses=("bench",)),
-    Network("big", (1024, 4096, 4096, 1000), 512, "relu", dropout=0.5, uses=("bench",)),
-)
-
-
-def step(name: str) -> Network:
-    """One of the five training steps by name."""
-    known: Sequence[str] = [case.name for case in STEPS]
-    if name not in known:
-        raise ValueError(f"name: unknown step {name!r}; known: {', '.join(known)}")
-    return STEPS[known.index(name)]

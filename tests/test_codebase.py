@@ -121,8 +121,17 @@ def test_the_reference_imports_numpy_alone():
 
 
 def test_the_package_imports_numpy_alone():
-    """Extras are imported where they are used, and only by the demo and the progress bar."""
-    optional = {"demo.py": {"sklearn", "tqdm"}, "training.py": {"tqdm"}}
+    """Extras are imported where they are used: demo, progress bars, contestants."""
+    optional = {
+        "demo.py": {"sklearn", "tqdm"},
+        "training.py": {"tqdm"},
+        "report.py": {"tqdm"},
+        "worker.py": {"threadpoolctl"},
+        "jax_step.py": {"jax"},
+        "torch_step.py": {"torch"},
+        "torch_compiled_step.py": {"torch"},
+        "sklearn_step.py": {"sklearn"},
+    }
     for path in sources(PYTHON, ".py"):
         for name in imports(path):
             top = name.split(".")[0]

@@ -1,4 +1,4 @@
-"""`python -m fanin info` and `python -m fanin demo`."""
+"""`python -m fanin info`, `python -m fanin demo` and `python -m fanin bench`."""
 
 from __future__ import annotations
 
@@ -63,6 +63,22 @@ def make_parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--no-reference", action="store_true", help="leave out the comparison with NumPy"
     )
+    bench = commands.add_parser(
+        "bench",
+        help="time training steps against NumPy and the rivals installed",
+        description="Checks that every contestant computes the same losses, then times training "
+        "steps (forward, loss, backward, Adam; float32), each contestant in a process of its own, "
+        "in alternating slices. Steps: tanh10, mnist, rl, tab, big. Contestants: fanin, numpy, "
+        "jax, torch, torch-compiled, sklearn.",
+    )
+    bench.add_argument("steps", nargs="*", metavar="STEP", help="which to time (all)")
+    bench.add_argument("--threads", type=int, help="for each contestant (all that are granted)")
+    bench.add_argument("--slices", type=int, default=9, help="turns of each contestant (9)")
+    bench.add_argument("--seconds", type=float, default=0.3, help="length of a slice (0.3)")
+    bench.add_argument(
+        "--contestants", nargs="+", metavar="NAME", help="who is timed (all that are installed)"
+    )
+    bench.add_argument("--json", metavar="FILE", help="write every slice there; - is stdout")
     return parser
 
 
@@ -96,22 +112,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command == "info":
         info()
         return 0
-    if options.splits and options.data:
-        parser.error("--splits is for the digits; with --data use --seeds")
-    if options.seeds and not options.data:
-        parser.error("--seeds needs --data; for the digits use --splits")
+    if options.command == "demo":
+        if options.splits and options.data:
+            parser.error("--splits is for the digits; with --data use --seeds")
+        if options.seeds and not options.data:
+            parser.error("--seeds needs --data; for the digits use --splits")
 
     from . import demo
 
     try:
-        demo.run(options)
+        if options.command == "demo":
+            demo.run(options)
+            return 0
+        from .bench import report
+
+        return report.run(options)
     except demo.Unusable as error:
-        print(f"fanin demo: {error}", file=sys.stderr)
+        print(f"fanin {options.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("fanin demo: stopped", file=sys.stderr)
+        print(f"fanin {options.command}: stopped", file=sys.stderr)
         return 130
-    return 0
 
 
 if __name__ == "__main__":

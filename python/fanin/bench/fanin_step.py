@@ -4,35 +4,41 @@ from __future__ import annotations
 
 import numpy as np
 
-import fanin
-from rivals import start
+from .. import network, optimizer, runtime
+from . import start
+from .steps import Network
 
 
 class Step:
-    def __init__(self, case, dropout: float, threads: int, dtype: str = "float32"):
-        fanin.set_num_threads(threads)
-        self.net = fanin.MLP(
-            list(case.sizes),
-            activation=case.activation,
-            output=case.output,
+    """See `fanin.bench.Step`."""
+
+    def __init__(self, on: Network, dropout: float, threads: int, dtype: str = "float32"):
+        runtime.set_num_threads(threads)
+        self.net = network.MLP(
+            list(on.sizes),
+            activation=on.activation,
+            output=on.output,
             dropout=dropout,
             dtype=dtype,
             seed=0,
         )
         self.net.parameters[:] = np.concatenate(
-            [p.ravel() for layer in start.weights(case, dtype) for p in layer]
+            [p.ravel() for layer in start.weights(on, dtype) for p in layer]
         )
-        self.optimizer = fanin.Adam(start.LEARNING_RATE, betas=start.BETAS, eps=start.EPS)
-        self.batches, self.next = start.batches(case, dtype), 0
+        self.optimizer = optimizer.Adam(start.LEARNING_RATE, betas=start.BETAS, eps=start.EPS)
+        self.batches, self.next = start.batches(on, dtype), 0
 
     def step(self) -> float:
+        """The loss of one step."""
         x, y = self.batches[self.next]
         self.next = (self.next + 1) % len(self.batches)
-        return self.net.train_step(x, y, self.optimizer)
+        return float(self.net.train_step(x, y, self.optimizer))
 
     def losses(self, count: int) -> list[float]:
+        """The losses of the next steps."""
         return [self.step() for _ in range(count)]
 
     def run(self, count: int) -> None:
+        """Takes so many steps."""
         for _ in range(count):
             self.step()

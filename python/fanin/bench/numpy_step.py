@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from rivals import start
+from . import start
+from .steps import Array, Network
 
 
 class Step:
-    def __init__(self, case, dropout: float, threads: int, dtype: str = "float32"):
-        self.case, self.dropout = case, dropout
-        self.batches, self.next = start.batches(case, dtype), 0
-        layers = start.weights(case, dtype)
+    """See `fanin.bench.Step`."""
+
+    def __init__(self, on: Network, dropout: float, threads: int, dtype: str = "float32"):
+        self.on, self.dropout = on, dropout
+        self.batches, self.next = start.batches(on, dtype), 0
+        layers = start.weights(on, dtype)
         self.parameters = np.concatenate([p.ravel() for layer in layers for p in layer])
         self.gradients = np.empty_like(self.parameters)
         self.w, self.b = self._views(self.parameters, layers)
@@ -24,15 +27,15 @@ class Step:
         self.v = np.zeros_like(self.parameters)
         self.scratch = np.empty_like(self.parameters)
         self.steps = 0
-        shapes = [(case.batch, n) for n in case.sizes[1:]]
+        shapes = [(on.batch, n) for n in on.sizes[1:]]
         self.a = [np.empty(shape, dtype) for shape in shapes]
         self.da = [np.empty(shape, dtype) for shape in shapes]
         self.mask = [np.empty(shape, dtype) for shape in shapes[:-1]]
-        self.rows = np.arange(case.batch)
+        self.rows = np.arange(on.batch)
         self.rng = np.random.default_rng(0)
 
     @staticmethod
-    def _views(flat, layers):
+    def _views(flat: Array, layers: list[tuple[Array, Array]]) -> tuple[list[Array], list[Array]]:
         ws, bs, at = [], [], 0
         for w, b in layers:
             ws.append(flat[at : at + w.size].reshape(w.shape))
@@ -40,14 +43,14 @@ class Step:
             at += w.size + b.size
         return ws, bs
 
-    def _forward(self, x):
+    def _forward(self, x: Array) -> Array:
         last = len(self.w) - 1
         for i, (w, b, a) in enumerate(zip(self.w, self.b, self.a, strict=True)):
             np.matmul(x, w, out=a)
             a += b
             if i == last:
                 break
-            if self.case.activation == "relu":
+            if self.on.activation == "relu":
                 np.maximum(a, 0, out=a)
             else:
                 np.tanh(a, out=a)
@@ -60,9 +63,9 @@ class Step:
             x = a
         return self.a[-1]
 
-    def _loss(self, z, y):
+    def _loss(self, z: Array, y: Array) -> float:
         """The loss; z becomes its gradient."""
-        if self.case.output == "identity":
+        if self.on.output == "identity":
             z -= y
             loss = float(np.square(z).mean())
             z *= 2 / z.size
@@ -77,7 +80,7 @@ class Step:
         z *= 1 / len(z)
         return loss
 
-    def _backward(self, x, dz):
+    def _backward(self, x: Array, dz: Array) -> None:
         for i in range(len(self.w) - 1, -1, -1):
             below = self.a[i - 1] if i else x
             np.matmul(below.T, dz, out=self.dw[i])
@@ -85,17 +88,17 @@ class Step:
             if not i:
                 break
             da = np.matmul(dz, self.w[i].T, out=self.da[i - 1])
-            if self.case.activation == "relu":
+            if self.on.activation == "relu":
                 if self.dropout:
                     da *= self.mask[i - 1]
                 da *= below > 0
             else:
-                below *= below  # the cases with tanh have no dropout
+                below *= below  # the networks with tanh have no dropout
                 np.subtract(1, below, out=below)
                 da *= below
             dz = da
 
-    def _update(self):
+    def _update(self) -> None:
         self.steps += 1
         beta1, beta2 = start.BETAS
         g, m, v, s = self.gradients, self.m, self.v, self.scratch
@@ -114,6 +117,7 @@ class Step:
         self.parameters -= s
 
     def step(self) -> float:
+        """The loss of one step."""
         x, y = self.batches[self.next]
         self.next = (self.next + 1) % len(self.batches)
         z = self._forward(x)
@@ -123,8 +127,10 @@ class Step:
         return loss
 
     def losses(self, count: int) -> list[float]:
+        """The losses of the next steps."""
         return [self.step() for _ in range(count)]
 
     def run(self, count: int) -> None:
+        """Takes so many steps."""
         for _ in range(count):
             self.step()

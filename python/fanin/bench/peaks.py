@@ -1,6 +1,6 @@
 """What this machine can do at most, measured: fused multiply-adds and memory bandwidth.
 
-    python bench/peaks.py
+    python -m fanin.bench.peaks
 
 Both come from loops compiled into fanin (`_core.fma_peak`, `_core.memory_peak`): chains of
 independent multiply-adds in registers, and a pass over arrays larger than every cache. A figure is
@@ -9,21 +9,16 @@ the best of three, measured once per process.
 
 from __future__ import annotations
 
-import os
 from functools import cache
 
-for _name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
-    os.environ.pop(_name, None)
-
-import fanin
-from fanin import _core
+from .. import _core, runtime
 
 SECONDS = 0.15
 
 
 def fma(dtype: str, threads: int, isa: str | None = None) -> float:
     """GFLOP/s of multiply-adds, of the instruction set in use or of the one named."""
-    return _fma(dtype, threads, isa or fanin.isa())
+    return _fma(dtype, threads, isa or runtime.isa())
 
 
 @cache
@@ -38,9 +33,10 @@ def memory(threads: int) -> float:
 
 
 def main() -> None:
-    most = fanin.build_info()["max_threads"]
+    """Prints the peaks of every instruction set, on one thread and on all."""
+    most = runtime.build_info()["max_threads"]
     for threads in sorted({1, most}):
-        for isa in fanin.available_isas():
+        for isa in runtime.available_isas():
             for dtype in ("float32", "float64"):
                 print(f"{isa:9} {dtype} {threads} threads {fma(dtype, threads, isa):8.1f} GFLOP/s")
         print(f"memory            {threads} threads {memory(threads):8.1f} GB/s")

@@ -6,13 +6,15 @@ import itertools
 
 import numpy as np
 
+from .steps import Array, Network
+
 LEARNING_RATE = 1e-3
 BETAS = (0.9, 0.999)
 EPS = 1e-8
 BATCHES = 4  # a step takes the next of these, round and round
 
 
-def weights(case, dtype: str = "float32") -> list[tuple[np.ndarray, np.ndarray]]:
+def weights(network: Network, dtype: str = "float32") -> list[tuple[Array, Array]]:
     """Per layer (w (k, n), b (n)): normal with variance 2 / (k + n), biases zero."""
     rng = np.random.default_rng(1)
     return [
@@ -20,11 +22,11 @@ def weights(case, dtype: str = "float32") -> list[tuple[np.ndarray, np.ndarray]]
             (rng.standard_normal((k, n)) * np.sqrt(2 / (k + n))).astype(dtype),
             np.zeros(n, dtype),
         )
-        for k, n in itertools.pairwise(case.sizes)
+        for k, n in itertools.pairwise(network.sizes)
     ]
 
 
-def batches(case, dtype: str = "float32") -> list[tuple[np.ndarray, np.ndarray]]:
+def batches(network: Network, dtype: str = "float32") -> list[tuple[Array, Array]]:
     """Batches (x, y), each contiguous; drawn in float64, so that both types see the same."""
-    drawn = [case.data("float64", seed) for seed in range(BATCHES)]
+    drawn = [network.data("float64", seed) for seed in range(BATCHES)]
     return [(x.astype(dtype), y.astype(dtype) if y.dtype.kind == "f" else y) for (x, y) in drawn]
