@@ -98,3 +98,19 @@ def test_losses(output, weighted):
 @pytest.mark.parametrize("sizes", [[9, 4], [9, 30, 4], [9, 1100, 600, 4]], ids=str)
 def test_optimizers(optimizer, sizes):
     compare(sizes, 70, optimizer=optimizer, l2=1e-3)
+
+
+def test_many_steps():
+    """Now and then some steps are done by one thread, or by all, to see what is faster."""
+    x, y = next(batches([9, 30, 4], 40, "softmax", "float32"))
+    nets = []
+    before = fanin.get_num_threads()
+    for threads in THREADS:
+        fanin.set_num_threads(threads)
+        net, rule = fanin.MLP([9, 30, 4], dropout=0.3), fanin.Adam()
+        for _ in range(300):
+            net.train_step(x, y, rule)
+        nets.append(net)
+    fanin.set_num_threads(before)
+    for net in nets[1:]:
+        same_bits(net.parameters, nets[0].parameters)

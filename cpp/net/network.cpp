@@ -166,6 +166,17 @@ void Network<T>::gather(const Context& context, const Dataset& data, const int64
   const View<T> x = rows_of(batch_x_.data(), rows_, x_.cols, x_.row_stride).row_range(r0, r1);
   ops_of<T>(table()).gather(context, data.x, data.source, data.row_stride, data.col_stride,
                             chosen + r0, data.scale, x);
+  // The same rows of the next batch lie anywhere in memory; they come while this one is worked on.
+  const int64_t size = data.source == Source::uint8     ? 1
+                       : data.source == Source::float32 ? int64_t(sizeof(float))
+                                                        : int64_t(sizeof(double));
+  const int64_t next = chosen - data.rows + rows_;
+  for (int64_t i = next + r0; i < next + r1 && i < data.count; ++i) {
+    const char* start = static_cast<const char*>(data.x) + data.rows[i] * data.row_stride * size;
+    for (int64_t at = 0; at < x.cols * size && data.col_stride == 1; at += cache_line) {
+      __builtin_prefetch(start + at);
+    }
+  }
 }
 
 // Copies what the rows of the batch are to reproduce; chosen == nullptr: the same rows.
