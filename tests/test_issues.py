@@ -69,3 +69,46 @@ def test_one_array_for_two_arguments(name, package):
             training=True,
         )  # fmt: skip
     np.testing.assert_array_equal(shared, np.ones(3))
+
+
+def test_state_replaced_during_a_step():
+    """The optimizer's arrays were freed under a step when another thread replaced `state`."""
+    code = (
+        "import threading, numpy as np, fanin\n"
+        "net, optimizer = fanin.MLP([64, 256, 10]), fanin.Adam()\n"
+        "x, y = np.ones((256, 64), np.float32), np.zeros(256, int)\n"
+        "net.train_step(x, y, optimizer)\n"
+        "going = True\n"
+        "def replace():\n"
+        "    while going:\n"
+        "        optimizer.state = {k: v.copy() for k, v in optimizer.state.items()}\n"
+        "thread = threading.Thread(target=replace)\n"
+        "thread.start()\n"
+        "for _ in range(300): net.train_step(x, y, optimizer)\n"
+        "going = False\n"
+        "thread.join()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60,
+                          check=False)  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_targets_are_checked_at_every_step():
+    """Steps after the first took targets for a sigmoid or a softmax that are none."""
+    x = np.ones((4, 3), np.float32)
+    for output, y in (("sigmoid", 7.0), ("softmax", -1.0), ("softmax", np.nan)):
+        net, optimizer = fanin.MLP([3, 5, 2], output=output), fanin.Adam()
+        net.train_step(x, np.full((4, 2), 0.5, np.float32), optimizer)
+        with np.testing.assert_raises(ValueError):
+            net.train_step(x, np.full((4, 2), y, np.float32), optimizer)
+
+
+def test_a_refused_step_leaves_the_forward():
+    """A step that was refused made the backward pass after it impossible."""
+    net, optimizer = fanin.MLP([3, 5, 2]), fanin.Adam()
+    x, y = np.ones((4, 3), np.float32), np.zeros(4, int)
+    net.train_step(x, y, optimizer)
+    net.forward(x, training=True)
+    with np.testing.assert_raises(ValueError):
+        net.train_step(x[:, :2], y, optimizer)
+    assert net.backward(np.ones((4, 2), np.float32)).shape == (4, 3)

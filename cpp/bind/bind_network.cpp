@@ -110,6 +110,7 @@ class BoundNetwork {
       refuse("layers", "a last layer without activation, dropout and batch norm");
     }
     softmax_ = Output(output) == Output::softmax;
+    takes_any_numbers_ = Output(output) == Output::identity;
     least_rows_ = running_count > 0 ? 2 : 1;
     network_ = std::make_unique<Network<T>>(
         configs, Output(output), seed, bfloat16, out_vector<T>(parameters_, "parameters", count),
@@ -123,10 +124,12 @@ class BoundNetwork {
     const View<const T> x_view = input(x);
     if (training) {
       check_training_rows(x_view.rows);
-      batch_ = x;  // backward reads it
     }
     const View<T> out_view = out_matrix<T>(out, "out", x_view.rows, fan_out());
     check_apart(out, x, "out");
+    if (training) {
+      batch_ = x;  // backward reads it
+    }
     const Computing computing;
     network_->forward(computing.context, x_view, training, 0, step, out_view);
   }
@@ -170,9 +173,9 @@ class BoundNetwork {
     const InUse mine(in_use_);
     const View<const T> x_view = input(x);
     check_training_rows(x_view.rows);
-    batch_ = x;
     const Targets<T> of =
         targets_of(x_view.rows, labels, targets, sample_weight, class_weight, label_smoothing);
+    batch_ = x;
     const Computing computing;
     return network_->loss_and_gradients(computing.context, x_view, of, bins, step);
   }
@@ -205,7 +208,10 @@ class BoundNetwork {
     }
     const Targets<T> of =
         targets_of(x.shape(0), labels, targets, sample_weight, class_weight, label_smoothing);
-    const OptimizerRule<T> rule = rule_of<T>(optimizer, parameters_.size());
+    const BoundRule<T> bound = rule_of<T>(optimizer, parameters_.size());
+    if (steps_done < 0) {
+      refuse("steps", "a number >= 0");
+    }
     const double* rates = vector<double>(lr, "lr", (count + batch_size - 1) / batch_size);
     Signals signals;
     Progress done;
@@ -215,7 +221,7 @@ class BoundNetwork {
       // could end that thread, when the interpreter itself is ending.
       computing.context.interrupted = on_main_thread ? Signals::interrupted : nullptr;
       computing.context.interrupted_state = &signals;
-      done = network_->train(computing.context, data, of, rule, rates, steps_done, step,
+      done = network_->train(computing.context, data, of, bound.rule, rates, steps_done, step,
                              bins_at_last, seconds);
     }
     count_steps(optimizer, steps_done + done.steps, net, int64_t(step) + done.steps);
@@ -242,7 +248,7 @@ class BoundNetwork {
           return py::none();
         }
       }
-    } else if (rows_if_plain<T>(y, fan_out()) == rows) {
+    } else if (takes_any_numbers_ && rows_if_plain<T>(y, fan_out()) == rows) {
       of.targets = rows_of(data_of<T>(y), rows, fan_out(), fan_out());
     } else {
       return py::none();
@@ -252,19 +258,25 @@ class BoundNetwork {
     }
     constexpr Source source = sizeof(T) == 4 ? Source::float32 : Source::float64;
     const Dataset data{data_of<T>(x), source, fan_in(), 1, 1.0, all_rows_.data(), rows, rows};
-    OptimizerRule<T> rule;
+    BoundRule<T> bound;
+    int64_t steps_done, step;
     try {
-      rule = rule_of<T>(optimizer, parameters_.size());
+      bound = rule_of<T>(optimizer, parameters_.size());
+      steps_done = py::cast<int64_t>(names().steps.of(optimizer));
+      step = py::cast<int64_t>(names().step.of(net));
     } catch (const std::invalid_argument&) {  // it belongs to another network
+      return py::none();
+    } catch (const py::cast_error&) {
+      return py::none();
+    }
+    if (steps_done < 0 || step < 0) {
       return py::none();
     }
     const double learning_rate = PyFloat_AS_DOUBLE(rate.ptr());
-    const auto steps_done = py::cast<int64_t>(names().steps.of(optimizer));
-    const auto step = py::cast<int64_t>(names().step.of(net));
     Progress done;
     {
       const Computing computing;
-      done = network_->train(computing.context, data, of, rule, &learning_rate, steps_done,
+      done = network_->train(computing.context, data, of, bound.rule, &learning_rate, steps_done,
                              uint64_t(step), 0, 1);
     }
     count_steps(optimizer, steps_done + 1, net, step + 1);
@@ -376,8 +388,8 @@ class BoundNetwork {
   }
 
   py::array parameters_, gradients_, running_mean_, running_var_;
-  py::object batch_;  // the last one trained on
-  bool softmax_ = false;
+  py::object batch_;                                  // the last one trained on
+  bool softmax_ = false, takes_any_numbers_ = false;  // as labels, as targets
   int64_t least_rows_ = 1;
   std::vector<int64_t> all_rows_;  // 0, 1, ...
   std::atomic_flag in_use_;

@@ -290,7 +290,8 @@ void optimizer_update(py::handle optimizer, double lr, int64_t steps_done, py::a
     const int64_t count = parameters.size();
     T* p = out_vector<T>(parameters, "parameters", count);
     const T* g = vector<T>(gradients, "gradients", count);
-    const OptimizerRule<T> of = rule_of<T>(optimizer, count);
+    const BoundRule<T> bound = rule_of<T>(optimizer, count);
+    const OptimizerRule<T>& of = bound.rule;
     const auto* mask =
         reinterpret_cast<const uint8_t*>(vector_or_null<bool>(decay_mask, "decay_mask", count));
     const Computing computing;

@@ -29,6 +29,9 @@ class Name {
     if (value == nullptr) {
       return {};
     }
+    if (!py::isinstance<py::array>(value)) {
+      refuse("state", "arrays");
+    }
     return py::reinterpret_borrow<py::array>(value);
   }
 
@@ -36,15 +39,23 @@ class Name {
   PyObject* text_;  // lives as long as the process
 };
 
+// A rule and the arrays behind its pointers, which Python code may take out of the optimizer while
+// a step is under way.
+template <class T>
+struct BoundRule {
+  OptimizerRule<T> rule{};
+  Optional first, second;
+};
+
 // Throws when the state is not that of `count` parameters of this dtype.
 template <class T>
-OptimizerRule<T> rule_of(py::handle optimizer, int64_t count) {
+BoundRule<T> rule_of(py::handle optimizer, int64_t count) try {
   static const Name number("number"), state("state"), momentum("momentum"), nesterov("nesterov"),
       alpha("alpha"), betas("betas"), eps("eps"), weight_decay("weight_decay"), mean("mean"),
       square("square");
-  OptimizerRule<T> rule{};
+  BoundRule<T> bound;
+  auto& [rule, first, second] = bound;
   const auto arrays = py::cast<py::dict>(state.of(optimizer));
-  Optional first, second;
   rule.rule = Rule(py::cast<int>(number.of(optimizer)));
   switch (rule.rule) {
     case Rule::sgd:
@@ -77,7 +88,9 @@ OptimizerRule<T> rule_of(py::handle optimizer, int64_t count) {
   if ((with_first && first == std::nullopt) || (rule.rule != Rule::sgd && second == std::nullopt)) {
     refuse("state", "the optimizer's state");
   }
-  return rule;
+  return bound;
+} catch (const py::cast_error&) {
+  refuse("optimizer", "settings that are numbers, and a dict of arrays as its state");
 }
 
 }  // namespace fanin

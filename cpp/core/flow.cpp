@@ -14,7 +14,7 @@ Flow::Stage Flow::add(int64_t groups, int64_t per_group, Body body) {
 void Flow::await(Stage stage, int64_t group) const {
   const Part& part = parts_[stage.number];
   const std::atomic<uint64_t>& finished = part.finished[size_t(group)].count;
-  const uint64_t wanted = uint64_t(runs_) * uint64_t(part.per_group);
+  const uint64_t wanted = runs_ * uint64_t(part.per_group);
   for (int spin = 0; finished.load(std::memory_order_acquire) < wanted; ++spin) {
     spin < waiting_spins ? pause() : std::this_thread::yield();
   }
@@ -34,15 +34,9 @@ int64_t Flow::take(const Part& part, int thread) const {
     const int64_t begin = tasks * owner / threads_, end = tasks * (owner + 1) / threads_;
     std::atomic<uint64_t>& taken = part.taken[size_t(owner)].count;
     uint64_t seen = taken.load(std::memory_order_relaxed);
-    for (;;) {
-      const uint64_t first = uint64_t(runs_) << 32;  // none taken in this run
-      const uint64_t now = seen < first ? first : seen;
-      const int64_t task = begin + int64_t(now - first);
-      if (task >= end) {
-        break;
-      }
-      if (taken.compare_exchange_weak(seen, now + 1, std::memory_order_relaxed)) {
-        return task;
+    while (begin + int64_t(seen) < end) {
+      if (taken.compare_exchange_weak(seen, seen + 1, std::memory_order_relaxed)) {
+        return begin + int64_t(seen);
       }
     }
   }
@@ -60,6 +54,11 @@ void Flow::work(int thread, void* scratch) {
 
 void Flow::run() {
   ++runs_;
+  for (Part& part : parts_) {
+    for (int thread = 0; thread < threads_; ++thread) {
+      part.taken[size_t(thread)].count.store(0, std::memory_order_relaxed);
+    }
+  }
   auto everyone = [this](int64_t, void* scratch) { work(thread_number() % threads_, scratch); };
   Context context;
   context.threads = threads_;

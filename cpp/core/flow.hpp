@@ -45,7 +45,7 @@ class Flow {
     int64_t groups, per_group;
     Body body;
     std::unique_ptr<Counter[]> finished;  // tasks of each group, of all runs together
-    std::unique_ptr<Counter[]> taken;     // of each thread's share: run << 32 | tasks
+    std::unique_ptr<Counter[]> taken;     // of each thread's share, in this run
   };
 
   int64_t take(const Part& part, int thread) const;
@@ -53,7 +53,7 @@ class Flow {
 
   const int threads_;
   std::vector<Part> parts_;
-  uint32_t runs_ = 0;
+  uint64_t runs_ = 0;
 };
 
 }  // namespace fanin

@@ -261,7 +261,7 @@ struct Ops {
 
 // All that one device, one instruction set, offers.
 struct Table {
-  const char* name;  // "baseline", "avx2", "avx512", "neon"
+  const char* name;  // "baseline", "avx2", "avx512", "avx512_bf16", "neon"
   bool has_fma;
   Ops<float> float32;
   Ops<double> float64;

@@ -23,19 +23,19 @@ constexpr int64_t row_of_pairs = block_pairs + 16;
 // Rows of pairs from rows of floats: out (rows, stride), zero where k has no partner.
 inline void round_rows(View<const float> x, uint32_t* out, int64_t stride) {
   for (int64_t r = 0; r < x.rows; ++r) {
-    auto* to = reinterpret_cast<uint16_t*>(out + r * stride);
+    auto* to = reinterpret_cast<char*>(out + r * stride);
     const float* from = x.at(r, 0);
     int64_t k = 0;
     if (x.col_stride == 1) {
       for (; k + width<float> <= x.cols; k += width<float>) {
-        store_bf16(to + k, load(from + k));
+        store_bf16(to + 2 * k, load(from + k));
       }
     }
     for (; k < x.cols; ++k) {
-      to[k] = bf16_of(from[k * x.col_stride]);
+      store_bf16(to + 2 * k, from[k * x.col_stride]);
     }
     if (x.cols % 2 == 1) {
-      to[x.cols] = 0;
+      store_bf16(to + 2 * x.cols, 0.0f);
     }
   }
 }
@@ -125,7 +125,7 @@ void tile_bf16(int64_t pairs, RoundedRows x, const uint32_t* panel, float* out, 
 
 using TileBf16 = void (*)(int64_t, RoundedRows, const uint32_t*, float*, int64_t, int, bool);
 
-// One shape of tiles: 8 rows of up to 3 vectors.
+// One shape of tiles, 8 rows of up to 3 vectors; 4 of up to 2 where registers are few.
 constexpr int bf16_rows = registers == 32 ? 8 : 4, bf16_vectors = registers == 32 ? 3 : 2;
 
 template <int R>

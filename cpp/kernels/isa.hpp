@@ -179,8 +179,11 @@ FANIN_INLINE Format<float>::Bits round_to_bf16(Vec<float> x) {
   const Vec<float> nan = broadcast(__builtin_nanf(""));
   return (Bits)select(is_nan(x), nan, rounded).v & 0xffff0000;
 }
-FANIN_INLINE uint16_t bf16_of(float x) { return uint16_t(round_to_bf16(broadcast(x))[0] >> 16); }
-FANIN_INLINE void store_bf16(uint16_t* to, Vec<float> x) {
+FANIN_INLINE void store_bf16(char* to, float x) {
+  const uint16_t half = uint16_t(round_to_bf16(broadcast(x))[0] >> 16);
+  __builtin_memcpy(to, &half, sizeof half);
+}
+FANIN_INLINE void store_bf16(char* to, Vec<float> x) {
   typedef uint16_t Halves __attribute__((vector_size(sizeof(x) / 2)));
   const Halves halves = __builtin_convertvector(round_to_bf16(x) >> 16, Halves);
   __builtin_memcpy(to, &halves, sizeof halves);

@@ -226,12 +226,6 @@ template <class T>
   return lane[0];
 }
 
-// x[r0 + i] in lane i, or 1 where x is null.
-template <class T>
-[[gnu::always_inline]] inline Vec<T> row_numbers(const T* x, int64_t r0, int rows) {
-  return x != nullptr ? load_first(x + r0, rows) : broadcast(T(1));
-}
-
 // weight / divisor * factor of each row, rounded to T once.
 template <class T>
 [[gnu::always_inline]] inline Vec<T> row_scale(const Loss<T>& loss, int64_t r0, int rows,

@@ -166,14 +166,20 @@ void Network<T>::gather(const Context& context, const Dataset& data, const int64
   const View<T> x = rows_of(batch_x_.data(), rows_, x_.cols, x_.row_stride).row_range(r0, r1);
   ops_of<T>(table()).gather(context, data.x, data.source, data.row_stride, data.col_stride,
                             chosen + r0, data.scale, x);
-  // The same rows of the next batch lie anywhere in memory; they come while this one is worked on.
+}
+
+// Fetches the same rows of the next batch, which lie anywhere in memory, while this one is worked
+// on.
+template <class T>
+void Network<T>::fetch_next(const Dataset& data, const int64_t* chosen, int64_t r0,
+                            int64_t r1) const {
   const int64_t size = data.source == Source::uint8     ? 1
                        : data.source == Source::float32 ? int64_t(sizeof(float))
                                                         : int64_t(sizeof(double));
   const int64_t next = chosen - data.rows + rows_;
   for (int64_t i = next + r0; i < next + r1 && i < data.count; ++i) {
     const char* start = static_cast<const char*>(data.x) + data.rows[i] * data.row_stride * size;
-    for (int64_t at = 0; at < x.cols * size && data.col_stride == 1; at += cache_line) {
+    for (int64_t at = 0; at < x_.cols * size && data.col_stride == 1; at += cache_line) {
       __builtin_prefetch(start + at);
     }
   }
@@ -517,15 +523,17 @@ void Network<T>::update(const Context& context, const OptimizerRule<T>& rule,
 template <class T>
 typename Network<T>::Plans& Network<T>::plans_of(int64_t rows, int most_threads) {
   constexpr size_t kept = 4;
-  for (Plans& plans : plans_) {
-    if (plans.rows == rows && plans.most_threads == most_threads) {
-      return plans;
+  for (size_t i = 0; i < plans_.size(); ++i) {
+    if (plans_[i].rows == rows && plans_[i].most_threads == most_threads) {
+      std::rotate(plans_.begin() + std::ptrdiff_t(i), plans_.begin() + std::ptrdiff_t(i) + 1,
+                  plans_.end());
+      return plans_.back();
     }
   }
   if (plans_.size() == kept) {
     plans_.erase(plans_.begin());
   }
-  plans_.push_back({rows, most_threads, {}, {}, {}});
+  plans_.push_back({rows, most_threads, 0, {}, {}, {}});
   return plans_.back();
 }
 
@@ -545,7 +553,7 @@ double Network<T>::planned_step(int most_threads, const Dataset& data, const int
   if (most_threads > 1) {
     plans.pace.took(took);
   }
-  seconds_per_product_ = took * threads / products_of_step(rows_);
+  plans.seconds = took;
   return loss;
 }
 
@@ -584,7 +592,7 @@ Progress Network<T>::train(const Context& context, const Dataset& data, const Ta
         break;
       }
       update(uninterrupted, rule, constants);
-      seconds_per_product_ = seconds_since(began) * context.threads / products_of_step(rows_);
+      plans_of(rows_, context.threads).seconds = seconds_since(began);
     }
     done.loss += loss * double(rows_);
     done.rows += rows_;
@@ -598,17 +606,17 @@ Progress Network<T>::train(const Context& context, const Dataset& data, const Ta
 }
 
 template <class T>
-double Network<T>::products_of_step(int64_t rows) const {
+double Network<T>::seconds_of_step(int64_t rows, int threads) const {
+  for (const Plans& plans : plans_) {
+    if (plans.rows == rows && plans.most_threads == threads && plans.seconds > 0) {
+      return plans.seconds;
+    }
+  }
   double products = 0;
   for (const LayerConfig& layer : layers_) {
     products += 3 * double(rows) * double(layer.weights());
   }
-  return products;
-}
-
-template <class T>
-double Network<T>::seconds_of_step(int64_t rows, int threads) const {
-  return products_of_step(rows) * seconds_per_product_ / threads;
+  return products / 5e10 / threads;
 }
 
 template class Network<float>;

@@ -140,6 +140,7 @@ class Network {
   struct Plans {
     int64_t rows;
     int most_threads;
+    double seconds;  // what the last one took
     Pace pace;
     std::unique_ptr<TrainingStep<T>> alone, together;
   };
@@ -163,6 +164,7 @@ class Network {
 
   // The pieces of a step, on a block of the rows and columns of a layer's output, or of w.
   void gather(const Context&, const Dataset&, const int64_t* chosen, int64_t r0, int64_t r1);
+  void fetch_next(const Dataset&, const int64_t* chosen, int64_t r0, int64_t r1) const;
   void product(const Context&, size_t layer, Block, View<const T> x, View<T> a, const Forward&);
   void normalise(const Context&, size_t layer, Block, View<T> a, const Forward&);
   void loss(const Context&, int64_t r0, int64_t r1);
@@ -172,7 +174,6 @@ class Network {
   void bias_gradients(const Context&, size_t layer);
   double penalty() const;
 
-  double products_of_step(int64_t rows) const;
   void gather_targets(const Targets<T>& from, const int64_t* chosen);
   void count_histogram(const Context&, size_t layer, View<const T> a, int bins);
   void gradients(const Context&);
@@ -201,7 +202,6 @@ class Network {
   Buffer<double> row_loss_;
   Buffer<T> inference_[2];  // outputs of layers in turn, outside training
   Buffer<T> scratch_, running_before_;
-  double seconds_per_product_ = 2e-11;  // of a multiply-add, on one thread
   std::vector<Plans> plans_;
 };
 

@@ -29,7 +29,7 @@ static inline double power(double x, int64_t n) {
   return result;
 }
 
-// Step number `steps_done` + 1 of the rule, on all parameters; `part` cuts it down.
+// Step number `steps_done` + 1 of the rule, on all parameters; `apply` cuts it down.
 template <class T>
 static inline Update<T> update_of(const OptimizerRule<T>& rule, double lr, int64_t steps_done) {
   Update<T> update{};

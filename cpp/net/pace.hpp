@@ -16,6 +16,12 @@ class Pace {
   // What that step took.
   void took(double seconds) {
     if (trying()) {
+      if (seconds > 3 * usual_) {  // no need to know more
+        tried_ = seconds;
+        trial_left_ = 0;
+        decide();
+        return;
+      }
       // The first step of a trial finds caches and threads as the others left them.
       tried_ = trial_left_ == trial_steps ? 0 : tried_ + seconds / (trial_steps - 1);
       if (--trial_left_ == 0) {
@@ -24,13 +30,14 @@ class Pace {
       return;
     }
     usual_ = usual_ == 0 ? seconds : usual_ + (std::min(seconds, 4 * usual_) - usual_) / 8;
-    if (--until_trial_ <= 0) {
+    if (--until_trial_ <= 0 && usual_ < longest_tried) {
       trial_left_ = trial_steps;
     }
   }
 
  private:
   static constexpr int trial_steps = 3, shortest = 16, longest = 2048;
+  static constexpr double longest_tried = 0.005;  // seconds; larger steps gain by all threads
 
   bool trying() const { return trial_left_ > 0; }
 

@@ -51,6 +51,7 @@ void TrainingStep<T>::add_rows() {
   const Flow::Stage through = flow_.add(cut.parts, 1, [=, this](int64_t i, void*) {
     const int64_t r0 = cut.begin(i), r1 = cut.end(i);
     net_.gather(alone, *data_, chosen_, r0, r1);
+    net_.fetch_next(*data_, chosen_, r0, r1);
     for (size_t l = 0; l < layers; ++l) {
       const Block block{r0, r1, 0, net_.layers_[l].fan_out};
       net_.product(alone, l, block, net_.input_of(l).row_range(r0, r1),
@@ -88,8 +89,10 @@ void TrainingStep<T>::add_layers() {
   constexpr typename Network<T>::Forward training{true, nullptr, true};
 
   // The stage that made what comes next reads, and whether its groups are parts of the rows.
-  Flow::Stage made = add_blocks(
-      1, [this](int64_t, Block block) { net_.gather(alone, *data_, chosen_, block.r0, block.r1); });
+  Flow::Stage made = add_blocks(1, [this](int64_t, Block block) {
+    net_.gather(alone, *data_, chosen_, block.r0, block.r1);
+    net_.fetch_next(*data_, chosen_, block.r0, block.r1);
+  });
   bool by_groups = true;
   const auto await = [this](Flow::Stage stage, bool by_groups, int64_t i) {
     by_groups ? flow_.await(stage, i) : flow_.await(stage);

@@ -116,10 +116,10 @@ class MLP(network.MLP):
             and type(optimizer) in COMPILED
         ):
             with self._lock:
-                self._pending = None
                 loss = self._compiled.train_step(x, y, optimizer, self)
-            if loss is not None:
-                return loss
+                if loss is not None:
+                    self._pending = None
+                    return loss
         return super().train_step(
             x, y, optimizer, sample_weight=sample_weight, class_weight=class_weight,
             label_smoothing=label_smoothing,
@@ -167,7 +167,7 @@ class MLP(network.MLP):
         if callable(optimizer.lr):
             lr = np.array([optimizer.learning_rate(optimizer.steps + i) for i in range(steps)])
         else:
-            lr = np.full(steps, optimizer.lr)
+            lr = np.full(steps, float(optimizer.lr))
         at_end = monitor and len(chosen) == count
         done, loss = self._compiled.train(
             x,

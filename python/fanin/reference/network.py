@@ -550,8 +550,9 @@ class MLP:
         return training.cast(x, self.dtype)
 
     def _check_rows(self, x: Array) -> None:
-        if len(x) < 2 and (len(x) == 0 or self.batch_norm):
-            need = "2 rows with batch_norm=True" if self.batch_norm else "1 row"
+        normalised = self._running_mean.size > 0
+        if len(x) < 2 and (len(x) == 0 or normalised):
+            need = "2 rows with batch_norm=True" if normalised else "1 row"
             raise ValueError(f"x: expected at least {need} in training, got shape {x.shape}")
 
     def _as_step(

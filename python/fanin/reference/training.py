@@ -368,7 +368,7 @@ def check_optimizer(optimizer: Any) -> None:
 
 def _rows_per_epoch(net: "MLP", rows: int, batch_size: int) -> int:
     """Return how many rows an epoch uses: batch norm cannot train on a last batch of one row."""
-    if not net.batch_norm:
+    if not net.running_mean.size:
         return rows
     if min(rows, batch_size) < 2:
         name = "batch_size" if rows > 1 else "x"
