@@ -382,7 +382,7 @@ class MLP:
         return permutation(count, self.seed, self.epoch)
 
     def _run(self, x: Array, training_mode: bool, monitor: bool) -> Array:
-        a, caches = x, []
+        a, caches = np.ascontiguousarray(x), []  # so that rounding is the same for any strides
         bins = training.MONITOR_BINS if monitor else 0
         for i, layer in enumerate(self.layers):
             a, cache = layer_forward(layer, a, (self.seed, self.step, i), training_mode, bins)
