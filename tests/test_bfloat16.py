@@ -84,7 +84,9 @@ def test_large_products(shape, isa):
 
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_like_the_reference(batch_norm):
-    """Whole networks: hidden values may round the other way, by 2^-8 of themselves, per layer."""
+    """Whole networks: of 60 * 70 hidden values a few may round the other way, by 2^-8 of themselves,
+    where the two differ in float32 already; leaving out the rounding makes 20 times as much.
+    """
     rng = np.random.default_rng(0)
     x = rng.standard_normal((60, 20)).astype(np.float32)
     y = rng.integers(0, 5, 60)
@@ -92,10 +94,11 @@ def test_like_the_reference(batch_norm):
     options = {"activation": "tanh", "batch_norm": batch_norm, "dropout": 0.2, "l2": 1e-3}
     nets = [package.MLP(sizes, precision="bfloat16", **options) for package in (fanin, reference)]
     (loss, gradients), (wanted_loss, wanted) = (net.loss_and_gradients(x, y) for net in nets)
-    assert abs(loss - wanted_loss) <= 3 * 2.0**-8 * abs(wanted_loss)
-    assert np.linalg.norm(gradients - wanted) <= 3 * 2.0**-8 * np.linalg.norm(wanted)
+    few = 3 * 2.0**-8 / np.sqrt(60 * 70)
+    assert abs(loss - wanted_loss) <= few * abs(wanted_loss)
+    assert np.linalg.norm(gradients - wanted) <= few * np.linalg.norm(wanted)
     plain = reference.MLP(sizes, **options).loss_and_gradients(x, y)[1]
-    assert np.linalg.norm(plain - wanted) > 1e-4 * np.linalg.norm(wanted)  # it does round
+    assert np.linalg.norm(plain - wanted) > 20 * few * np.linalg.norm(wanted)
 
 
 def test_threads_and_batches():
