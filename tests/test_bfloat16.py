@@ -84,8 +84,8 @@ def test_large_products(shape, isa):
 
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_like_the_reference(batch_norm):
-    """Whole networks: of 60 * 70 hidden values a few may round the other way, by 2^-8 of themselves,
-    where the two differ in float32 already; leaving out the rounding makes 20 times as much.
+    """Whole networks: of 60 * 70 hidden values a few may round the other way, by 2^-8 of their
+    size, where the two differ in float32 already; leaving out the rounding makes 20 times as much.
     """
     rng = np.random.default_rng(0)
     x = rng.standard_normal((60, 20)).astype(np.float32)

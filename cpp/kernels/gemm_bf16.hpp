@@ -128,9 +128,19 @@ using TileBf16 = void (*)(int64_t, RoundedRows, const uint32_t*, float*, int64_t
 // One shape of tiles, 8 rows of up to 3 vectors; 4 of up to 2 where registers are few.
 constexpr int bf16_rows = registers == 32 ? 8 : 4, bf16_vectors = registers == 32 ? 3 : 2;
 
+template <int R, int V>
+constexpr TileBf16 tile_bf16_or_null() {
+  if constexpr (R <= bf16_rows && V <= bf16_vectors) {
+    return tile_bf16<R, V>;
+  } else {
+    return nullptr;
+  }
+}
+
 template <int R>
 struct TilesBf16 {
-  static constexpr TileBf16 by_vectors[3] = {tile_bf16<R, 1>, tile_bf16<R, 2>, tile_bf16<R, 3>};
+  static constexpr TileBf16 by_vectors[3] = {tile_bf16_or_null<R, 1>(), tile_bf16_or_null<R, 2>(),
+                                             tile_bf16_or_null<R, 3>()};
 };
 
 inline TileBf16 tile_bf16_of(int rows, int vectors) {

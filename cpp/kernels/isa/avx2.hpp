@@ -154,7 +154,6 @@ FANIN_INLINE void store(uint32_t* p, Words a) {
 }
 FANIN_INLINE Words operator+(Words a, Words b) { return {_mm256_add_epi32(a.v, b.v)}; }
 FANIN_INLINE Words operator^(Words a, Words b) { return {_mm256_xor_si256(a.v, b.v)}; }
-FANIN_INLINE Words operator&(Words a, Words b) { return {_mm256_and_si256(a.v, b.v)}; }
 template <int k>
 FANIN_INLINE Words shift_left(Words a) {
   return {_mm256_slli_epi32(a.v, k)};

@@ -187,7 +187,6 @@ FANIN_INLINE Words iota() {
 FANIN_INLINE void store(uint32_t* p, Words a) { _mm512_storeu_si512(p, a.v); }
 FANIN_INLINE Words operator+(Words a, Words b) { return {_mm512_add_epi32(a.v, b.v)}; }
 FANIN_INLINE Words operator^(Words a, Words b) { return {_mm512_xor_si512(a.v, b.v)}; }
-FANIN_INLINE Words operator&(Words a, Words b) { return {_mm512_and_si512(a.v, b.v)}; }
 template <int k>
 FANIN_INLINE Words shift_left(Words a) {
   return {_mm512_slli_epi32(a.v, k)};

@@ -153,7 +153,6 @@ FANIN_INLINE void store(uint32_t* p, Words a) {
 }
 FANIN_INLINE Words operator+(Words a, Words b) { return {_mm_add_epi32(a.v, b.v)}; }
 FANIN_INLINE Words operator^(Words a, Words b) { return {_mm_xor_si128(a.v, b.v)}; }
-FANIN_INLINE Words operator&(Words a, Words b) { return {_mm_and_si128(a.v, b.v)}; }
 template <int k>
 FANIN_INLINE Words shift_left(Words a) {
   return {_mm_slli_epi32(a.v, k)};

@@ -144,7 +144,6 @@ FANIN_INLINE Words iota() { return {uint32x4_t{0, 1, 2, 3}}; }
 FANIN_INLINE void store(uint32_t* p, Words a) { vst1q_u32(p, a.v); }
 FANIN_INLINE Words operator+(Words a, Words b) { return {vaddq_u32(a.v, b.v)}; }
 FANIN_INLINE Words operator^(Words a, Words b) { return {veorq_u32(a.v, b.v)}; }
-FANIN_INLINE Words operator&(Words a, Words b) { return {vandq_u32(a.v, b.v)}; }
 template <int k>
 FANIN_INLINE Words shift_left(Words a) {
   return {vshlq_n_u32(a.v, k)};
