@@ -91,6 +91,31 @@ void gemm(const py::array& x, const py::array& w, py::array out) {
   });
 }
 
+// x @ w for plain arrays that fit, into out, or a new array where that is None; None for anything
+// else, which the long way then refuses by name.
+py::object matmul(py::handle x, py::handle w, py::handle out) {
+  static const PyTypeObject* const plain = py::detail::npy_api::get().PyArray_Type_;
+  if (Py_TYPE(x.ptr()) != plain || Py_TYPE(w.ptr()) != plain ||
+      (!out.is_none() && Py_TYPE(out.ptr()) != plain)) {
+    return py::none();
+  }
+  const auto x_array = py::reinterpret_borrow<py::array>(x);
+  const auto w_array = py::reinterpret_borrow<py::array>(w);
+  auto result = py::reinterpret_borrow<py::object>(out);
+  try {
+    if (result.is_none()) {
+      if (x_array.ndim() != 2 || w_array.ndim() != 2 || x_array.shape(1) != w_array.shape(0)) {
+        return py::none();
+      }
+      result = py::array(x_array.dtype(), {x_array.shape(0), w_array.shape(1)});
+    }
+    gemm(x_array, w_array, py::reinterpret_borrow<py::array>(result));
+  } catch (const std::invalid_argument&) {
+    return py::none();
+  }
+  return result;
+}
+
 py::object dense_forward(const py::array& x, const py::array& w, const Optional& b, py::array a,
                          Optional z, int activation, const DropoutArguments& dropout_arguments,
                          Optional mask, bool with_stats) {
@@ -375,6 +400,7 @@ py::array_t<uint64_t> random_words(uint64_t seed, uint64_t step, uint32_t layer,
 
 void bind_ops(py::module_& module) {
   module.def("gemm", &gemm);
+  module.def("matmul", &matmul);
   module.def("dense_forward", &dense_forward);
   module.def("activation_forward", &activation_forward);
   module.def("activation_backward", &activation_backward);
