@@ -39,7 +39,7 @@ TrainingStep<T>::TrainingStep(Network<T>& net, int64_t rows, int threads, bool m
 // Products in bfloat16 copy what they read, and want many rows for each copy.
 template <class T>
 bool TrainingStep<T>::layers_are_small() const {
-  constexpr int64_t small_bytes = 2 << 20;
+  constexpr int64_t small_bytes = 512 << 10;  // half of a core's second cache
   return !net_.bfloat16_ &&
          std::all_of(net_.layers_.begin(), net_.layers_.end(), [](const LayerConfig& layer) {
            return !layer.batch_norm && layer.weights() * int64_t(sizeof(T)) <= small_bytes;
@@ -75,7 +75,8 @@ void TrainingStep<T>::add_layers() {
   const Cut by_rows(rows, row_unit(monitored), divide_up(rows, 256));
   // A stage whose groups are the parts of `by_rows`, each of some tasks by columns.
   const auto add_blocks = [&](int64_t cols, auto body) {
-    const Cut by_cols(cols, col_unit, divide_up(cols, net_.bfloat16_ ? 256 : 96));
+    const int64_t wanted = divide_up(cols, net_.bfloat16_ ? 256 : 96);
+    const Cut by_cols(cols, col_unit, divide_up(wanted, threads) * threads);
     return flow_.add(by_rows.parts, by_cols.parts, [=](int64_t task, void*) {
       const int64_t i = task / by_cols.parts, j = task % by_cols.parts;
       body(i, Block{by_rows.begin(i), by_rows.end(i), by_cols.begin(j), by_cols.end(j)});
@@ -146,7 +147,7 @@ void TrainingStep<T>::add_weights(size_t l, Flow::Stage dz, Flow::Stage readers)
   const Cut by_cols(layer.fan_out, penalty_cols, layer.fan_out);
   const int64_t tall = std::clamp<int64_t>(layer.fan_in / 64 * 16, 16, 64);
   static_assert(64 * penalty_cols * sizeof(double) <= task_scratch_bytes);
-  const Cut by_rows(layer.fan_in, 8, divide_up(layer.fan_in, tall));
+  const Cut by_rows(layer.fan_in, 8, divide_up(divide_up(layer.fan_in, tall), threads) * threads);
   flow_.add(by_rows.parts, by_cols.parts, [=, this](int64_t task, void* scratch) {
     const int64_t i = task / by_cols.parts, j = task % by_cols.parts;
     const Block block{by_rows.begin(i), by_rows.end(i), by_cols.begin(j), by_cols.end(j)};
