@@ -420,8 +420,18 @@ OPTIMIZERS: tuple[tuple[str, tuple[tuple[str, object], ...]], ...] = (
     ("Adam", (("lr", 0.001),)),
     ("AdamW", (("lr", 0.001), ("weight_decay", 0.01))),
 )
+CLIPPED: tuple[tuple[str, tuple[tuple[str, object], ...]], ...] = (
+    ("SGD", (("lr", 0.1), ("momentum", 0.9), ("clip_norm", 1.0))),
+    ("RMSprop", (("lr", 0.01), ("clip_value", 0.5))),
+    ("Adam", (("lr", 0.001), ("clip_norm", 0.5), ("clip_value", 0.25))),
+    ("AdamW", (("lr", 0.001), ("clip_norm", 1.0))),
+)
 OPTIMIZER: tuple[Optimizer, ...] = (
-    *(Optimizer(*which, size) for which in OPTIMIZERS for size in (0, *edges(*LANES), 1000)),
+    *(
+        Optimizer(*which, size)
+        for which in (*OPTIMIZERS, *CLIPPED)
+        for size in (0, *edges(*LANES), 1000)
+    ),
     *(Optimizer(*which, 500_000, uses=("bench",)) for which in OPTIMIZERS),
 )
 

@@ -12,6 +12,8 @@ import numpy as np
 import fanin
 from compare import hash_of
 
+LIMITS = {"clip_norm": 1.2, "clip_value": 0.01}  # reached by some norms and a tenth of the entries
+
 
 def numbers(*shape: int, seed: int = 1) -> np.ndarray:
     """float64 multiples of 2^-32 in [-1, 1), from the middle bits of a linear congruence."""
@@ -130,6 +132,8 @@ RECIPES = {
     "steps, no batch norm": lambda: hundred_steps("float32", batch_norm=False),
     "steps, SGD": lambda: hundred_steps("float32", fanin.SGD(0.01, momentum=0.9, nesterov=True)),
     "steps, RMSprop": lambda: hundred_steps("float32", fanin.RMSprop(1e-3)),
+    "steps, clipped": lambda: hundred_steps("float32", fanin.AdamW(1e-3, **LIMITS)),
+    "steps, clipped, float64": lambda: hundred_steps("float64", fanin.SGD(0.1, **LIMITS)),
     "fit": fit,
 }
 

@@ -468,6 +468,8 @@ BAD_SETTINGS = [
     ("Adam", {"betas": 0.9}, "betas"), ("Adam", {"betas": (0.9,)}, "betas"),
     ("Adam", {"eps": -1e-8}, "eps"), ("Adam", {"eps": "small"}, "eps"),
     ("AdamW", {"weight_decay": -0.1}, "weight_decay"),
+    *((name, {"lr": 0.1, limit: value}, limit) for name in ("SGD", "RMSprop", "Adam", "AdamW")
+      for limit in ("clip_norm", "clip_value") for value in (0.0, -1.0, NAN, INF, "1", True)),
 ]  # fmt: skip
 
 

@@ -144,14 +144,15 @@ def test_train_step():
     assert np.isfinite(net.train_step(x[:64], y[:64], optimizer))
 
 
-def test_every_step_is_counted():
+@pytest.mark.parametrize("limits", [{}, {"clip_norm": 0.1}], ids=str)
+def test_every_step_is_counted(limits):
     """Wherever in a step the signal comes, the counters tell how many the parameters have taken."""
     x, y = data(256, 64)
 
     def make():
         return fanin.MLP([64, 1024, 100], dropout=0.5, batch_norm=True)
 
-    net, optimizer = make(), fanin.Adam()
+    net, optimizer = make(), fanin.Adam(**limits)
 
     def train(seconds):
         signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -165,7 +166,7 @@ def test_every_step_is_counted():
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     assert net.step == optimizer.steps
     twin = make()
-    twin_optimizer = fanin.Adam()
+    twin_optimizer = fanin.Adam(**limits)
     for _ in range(net.step):
         twin.train_step(x, y, twin_optimizer)
     same_bits(net.parameters, twin.parameters)

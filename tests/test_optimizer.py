@@ -24,6 +24,10 @@ def longhand(name: str, options: dict, p, gradients, decayed=True) -> list[np.nd
     m, v, found = np.zeros_like(p), np.zeros_like(p), []
     for t, g in enumerate(gradients, start=1):
         g = g.astype(np.float64)
+        if "clip_value" in options:
+            g = g.clip(-options["clip_value"], options["clip_value"])
+        if "clip_norm" in options:
+            g = g * min(1.0, options["clip_norm"] / max(np.linalg.norm(g), 1e-300))
         lr = options["lr"](t - 1) if callable(options["lr"]) else options["lr"]
         if name == "SGD":
             momentum = options.get("momentum", 0.0)
@@ -261,7 +265,130 @@ def test_repr_makes_it_again(package):
         package.RMSprop(0.2, alpha=0.8),
         package.Adam(0.3, betas=(0.8, 0.9)),
         package.AdamW(0.4, weight_decay=0.2),
+        package.RMSprop(0.5, clip_norm=1, clip_value=0.5),
     ):
         again = eval(repr(optimizer), vars(package))
         assert type(again) is type(optimizer)
         assert repr(again) == repr(optimizer)
+        assert ("clip" in repr(optimizer)) == (optimizer.clip_norm is not None)
+
+
+# ---- clipping --------------------------------------------------------------------------------
+
+
+def clipped(package, g, **limits) -> np.ndarray:
+    """What the rule sees of g: SGD's step of size 1 from 0, which rounds nothing."""
+    p, before = np.zeros_like(g), g.copy()
+    package.SGD(1.0, **limits).update(p, g)
+    same_bits(g, before)
+    return 0 - p
+
+
+def test_clip_norm(package, dtype, isa):
+    """The direction stays, the norm is the limit: a scale and a product are rounded."""
+    g = np.array([3, -4], dtype)
+    within(clipped(package, g, clip_norm=1.0), [0.6, -0.8], 2 * unit(dtype))
+    within(clipped(package, g, clip_norm=4.99), g * np.float64(0.998), 8 * unit(dtype))
+    for enough in (5.0, 5.01, 1e300):
+        same_bits(clipped(package, g, clip_norm=enough), g)
+
+
+def test_clip_value(package, dtype, isa):
+    """Entry by entry, and before the norm."""
+    g = np.array([3, -4, 0.5, -0.25, 0], dtype)
+    expected = np.array([2, -2, 0.5, -0.25, 0], dtype)
+    same_bits(clipped(package, g, clip_value=2.0), expected)
+    same_bits(clipped(package, g, clip_value=1e300), g)
+    both = clipped(package, g, clip_value=2.0, clip_norm=1.0)
+    within(both, expected / np.linalg.norm(expected.astype(float)), 3 * unit(dtype))
+
+
+NORM_SIZES = (1, 15, 16, 17, 100, 8191, 8192, 8193, 16 * 8192 + 3, 40 * 8192)
+
+
+@pytest.mark.parametrize("size", NORM_SIZES)
+def test_clipped_bits(size, dtype, isa, threads, rng):
+    """On any set, the one without fma too, for any threads, and in NumPy."""
+    g = (rng.standard_normal(size) * 10.0 ** rng.integers(-20, 15, size)).astype(dtype)
+    for limits in ({"clip_norm": 1.0}, {"clip_norm": 1.0, "clip_value": 3.0}):
+        same_bits(clipped(fanin, g, **limits), clipped(reference, g, **limits))
+
+
+def test_norm_is_accurate(package, dtype, rng):
+    """Sums of so few terms per lane are off by less than the rounding of the scale."""
+    g = rng.standard_normal(100_003).astype(dtype)
+    norm = math.sqrt(math.fsum(float(x) ** 2 for x in g))
+    bound = 4 * unit(dtype) * np.abs(g) / norm + 800 * unit("float64") * np.abs(g) / norm
+    within(clipped(package, g, clip_norm=1.0), g.astype(float) / norm, bound)
+
+
+def test_clipping_of_huge_and_tiny_gradients(package):
+    """Squares of float32 neither overflow nor vanish in double."""
+    for size in (1e30, 1e-30):
+        g = np.full(4, size, np.float32)
+        expected = np.full(4, size / 4)
+        within(clipped(package, g, clip_norm=size / 2), expected, 4 * unit("float32") * size)
+
+
+def test_limits_that_nothing_reaches(package, dtype, rng):
+    """The bits of no limit."""
+    p, g = rng.standard_normal((2, 1000)).astype(dtype)
+    for name in ("SGD", "RMSprop", "Adam", "AdamW"):
+        found = []
+        for limits in ({}, {"clip_norm": 1e3}, {"clip_value": 1e3}):
+            q, optimizer = p.copy(), getattr(package, name)(lr=0.1, **limits)
+            for _ in range(3):
+                optimizer.update(q, g)
+            found.append(q)
+        same_bits(found[1], found[0])
+        same_bits(found[2], found[0])
+
+
+def test_clipping_zero_gradients(package, dtype):
+    for limits in ({"clip_norm": 1.0}, {"clip_value": 1.0}, {"clip_norm": 1e-30}):
+        assert not clipped(package, np.zeros(20, dtype), **limits).any()
+
+
+def test_clipping_what_is_no_number(package, dtype, isa):
+    """It shows: a NaN stays, and makes a norm NaN; an infinite norm leaves 0, and NaN for inf."""
+    g = np.ones(37, dtype)
+    g[5], g[36] = np.nan, -np.inf
+    kept = clipped(package, g, clip_value=0.5)
+    assert np.isnan(kept[5])
+    assert kept[36] == -0.5
+    assert (np.delete(kept, [5, 36]) == 0.5).all()
+    assert np.isnan(clipped(package, g, clip_norm=1.0)).all()
+    assert np.isnan(clipped(package, g, clip_norm=1.0, clip_value=0.5)).all()
+    g[5] = 1
+    found = clipped(package, g, clip_norm=1.0)
+    assert np.isnan(found[36])
+    assert not found[:36].any()
+    finite = clipped(package, g, clip_norm=1.0, clip_value=1.0)  # the limit comes first
+    within(finite, np.copysign(37**-0.5, g), 4 * unit(dtype))
+
+
+def test_limits_travel(package, rng):
+    p, g = rng.standard_normal((2, 30))
+    optimizer = package.Adam(0.1, clip_norm=0.5, clip_value=0.3)
+    for twin in (copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
+        assert (twin.clip_norm, twin.clip_value) == (0.5, 0.3)
+        one, other = p.copy(), p.copy()
+        optimizer.reset()
+        optimizer.update(one, g)
+        twin.update(other, g)
+        same_bits(other, one)
+
+
+@pytest.mark.parametrize("limit", ["clip_norm", "clip_value"])
+def test_limits_set_later(limit, rng):
+    """They are read at each update; what is no limit is refused before anything is written."""
+    p, g = rng.standard_normal((2, 30))
+    before, optimizer = p.copy(), fanin.SGD(1.0)
+    for wrong in (0.0, -1.0, math.nan, "1"):
+        setattr(optimizer, limit, wrong)
+        with pytest.raises(ValueError, match=limit if wrong != "1" else "settings"):
+            optimizer.update(p, g)
+    same_bits(p, before)
+    setattr(optimizer, limit, 0.1)
+    optimizer.update(p, g)
+    same_bits(p, before - clipped(fanin, g, **{limit: 0.1}))

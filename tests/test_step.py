@@ -161,12 +161,91 @@ def test_losses(output, weighted):
         lambda: fanin.RMSprop(1e-2),
         lambda: fanin.Adam(lambda step: 0.1 / (1 + step)),
         lambda: fanin.AdamW(1e-2, weight_decay=0.1),
+        lambda: fanin.SGD(0.1, momentum=0.9, clip_norm=0.1),
+        lambda: fanin.RMSprop(1e-2, clip_value=1e-3),
+        lambda: fanin.AdamW(1e-2, clip_norm=0.1, clip_value=1e-2),
     ],
-    ids=["sgd", "nesterov", "rmsprop", "adam", "adamw"],
+    ids=["sgd", "nesterov", "rmsprop", "adam", "adamw", "norm", "value", "both"],
 )
 @pytest.mark.parametrize("sizes", [[9, 4], [9, 30, 4], [9, 1100, 600, 4]], ids=str)
 def test_optimizers(optimizer, sizes):
     compare(sizes, 70, optimizer=optimizer, l2=1e-3)
+
+
+KINDS = {
+    "small": ([13, 40, 33, 5], {"dropout": 0.3, "l1": 1e-4, "l2": 1e-3}),
+    "batch norm": ([13, 70, 33, 5], {"dropout": 0.3, "batch_norm": True, "l2": 1e-3}),
+    "wide": ([30, 1100, 1030, 17], {"dropout": 0.5, "l2": 1e-3}),
+    "float64": ([13, 200, 33, 5], {"dtype": "float64", "activation": "gelu"}),
+    "bfloat16": ([50, 300, 270, 7], {"precision": "bfloat16", "dropout": 0.3}),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("rows", [16, 70])
+def test_the_flow_and_the_pieces(kind, rows, threads):
+    """A step by either way: clip_norm wants all gradients before the first parameter changes."""
+    sizes, settings = KINDS[kind]
+    nets = []
+    for limits in ({}, {"clip_norm": 1e9}, {"clip_value": 1e9}):
+        net, rule = fanin.MLP(sizes, seed=3, **settings), fanin.Adam(1e-2, **limits)
+        net.gradients[:] = np.nan
+        for x, y in batches(sizes, rows, "softmax", settings.get("dtype", "float32")):
+            net.train_step(x, y, rule)
+        assert np.isfinite(net.gradients).all() == ("clip_norm" in limits)
+        nets.append(net)
+    for net in nets[1:]:
+        same_bits(net.parameters, nets[0].parameters)
+        same_bits(net.running_var, nets[0].running_var)
+
+
+@pytest.mark.parametrize("rows", [20, 70])
+def test_clip_norm_limits_the_whole_step(rows, threads):
+    """By SGD: the way that the parameters go is as long as the limit says, biases included."""
+    x, y = next(batches([9, 30, 4], rows, "softmax", "float64"))
+    net = fanin.MLP([9, 30, 4], dtype="float64", l2=1e-3, batch_norm=True)
+    before = net.parameters.copy()
+    net.train_step(x, y, fanin.SGD(1.0, clip_norm=1e-3))
+    assert np.linalg.norm(net.gradients) > 1e-2
+    assert np.linalg.norm(net.parameters - before) == pytest.approx(1e-3, rel=1e-9)
+    before = net.parameters.copy()
+    net.train_step(x, y, fanin.SGD(1.0, clip_value=1e-3))
+    assert np.abs(net.parameters - before).max() == pytest.approx(1e-3, rel=1e-9)
+
+
+class Own(fanin.AdamW):
+    """Its updates are asked for in Python, one by one."""
+
+
+@pytest.mark.parametrize("limits", [{"clip_norm": 0.1}, {"clip_value": 1e-3},
+                                    {"clip_norm": 0.1, "clip_value": 1e-2}], ids=str)  # fmt: skip
+def test_clipping_in_fit(limits, threads):
+    """Compiled steps, and a subclass's: the same bits."""
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((200, 9)).astype(np.float32), rng.integers(0, 4, 200)
+    nets = []
+    for make in (fanin.AdamW, Own, lambda lr, **limits: fanin.AdamW(lambda step: lr, **limits)):
+        net = fanin.MLP([9, 30, 4], dropout=0.3, batch_norm=True)
+        net.fit(x, y, epochs=2, batch_size=64, optimizer=make(1e-2, **limits), progress=False)
+        nets.append(net)
+    for net in nets[1:]:
+        same_bits(net.parameters, nets[0].parameters)
+    free = fanin.MLP([9, 30, 4], dropout=0.3, batch_norm=True)
+    free.fit(x, y, epochs=2, batch_size=64, optimizer=fanin.AdamW(1e-2), progress=False)
+    assert not np.array_equal(free.parameters, nets[0].parameters)
+
+
+@pytest.mark.parametrize("limits", [{"clip_norm": 0.05}, {"clip_value": 1e-3}], ids=str)
+def test_clipping_as_in_the_reference(limits):
+    """float64, ten steps of SGD: rounding errors of 1e-16 grow by far less than a millionfold."""
+    nets = []
+    for package in (fanin, fanin.reference):
+        net = package.MLP([9, 30, 4], dtype="float64", activation="tanh", dropout=0.2, l2=1e-3)
+        optimizer = package.SGD(0.5, momentum=0.9, **limits)
+        for x, y in batches([9, 30, 4], 50, "softmax", "float64", count=10):
+            net.train_step(x, y, optimizer)
+        nets.append(net)
+    assert np.abs(nets[0].parameters - nets[1].parameters).max() < 1e-10
 
 
 def test_many_steps():

@@ -325,6 +325,9 @@ void optimizer_update(py::handle optimizer, double lr, int64_t steps_done, py::a
     const Computing computing;
     Update<T> update = update_of(of, lr, steps_done);
     update.decay_mask = mask;
+    Buffer<double> scratch;
+    update.gradient_scale =
+        gradient_scale(ops_of<T>(table()), computing.context, of, g, count, scratch);
     apply(ops_of<T>(table()), computing.context, of, update, p, g, 0, count);
   });
 }

@@ -22,7 +22,19 @@ class Name {
       throw py::error_already_set();
     }
   }
-  double number_of(py::handle object) const { return py::cast<double>(of(object)); }
+  double number_of(py::handle object) const { return number(of(object)); }
+  // A limit that may be None: there is none.
+  double limit_of(py::handle object) const {
+    const py::object value = of(object);
+    if (value.is_none()) {
+      return unlimited;
+    }
+    const double limit = number(value);
+    if (!(limit > 0)) {
+      refuse(PyUnicode_AsUTF8(text_), "None or a number > 0");
+    }
+    return limit;
+  }
   // The array of this name in a dict, or nothing.
   Optional in(const py::dict& arrays) const {
     PyObject* value = PyDict_GetItemWithError(arrays.ptr(), text_);
@@ -36,6 +48,11 @@ class Name {
   }
 
  private:
+  static double number(const py::object& value) {
+    return PyFloat_CheckExact(value.ptr()) ? PyFloat_AS_DOUBLE(value.ptr())
+                                           : py::cast<double>(value);
+  }
+
   PyObject* text_;  // lives as long as the process
 };
 
@@ -52,7 +69,7 @@ template <class T>
 BoundRule<T> rule_of(py::handle optimizer, int64_t count) try {
   static const Name number("number"), state("state"), momentum("momentum"), nesterov("nesterov"),
       alpha("alpha"), betas("betas"), eps("eps"), weight_decay("weight_decay"), mean("mean"),
-      square("square");
+      square("square"), clip_norm("clip_norm"), clip_value("clip_value");
   BoundRule<T> bound;
   auto& [rule, first, second] = bound;
   const auto arrays = py::cast<py::dict>(state.of(optimizer));
@@ -82,6 +99,8 @@ BoundRule<T> rule_of(py::handle optimizer, int64_t count) try {
     default:
       refuse("optimizer", "one of fanin's");
   }
+  rule.clip_norm = clip_norm.limit_of(optimizer);
+  rule.clip_value = clip_value.limit_of(optimizer);
   rule.first = out_vector_or_null<T>(first, "state", count);
   rule.second = out_vector_or_null<T>(second, "state", count);
   const bool with_first = rule.rule == Rule::sgd ? rule.beta1 != 0 : rule.rule != Rule::rmsprop;

@@ -219,7 +219,14 @@ static inline int64_t penalty_pieces(int64_t cols) {
   return (cols + penalty_cols - 1) / penalty_cols;
 }
 
-// An optimizer's step over `count` elements; `decay` is AdamW's lr * weight_decay.
+// A norm is summed in pieces of so many elements.
+constexpr int64_t norm_piece = 8192;
+static inline int64_t norm_pieces(int64_t count) { return (count + norm_piece - 1) / norm_piece; }
+
+constexpr double unlimited = __builtin_inf();
+
+// An optimizer's step over `count` elements; `decay` is AdamW's lr * weight_decay. Where it says g,
+// the rule sees gradient_scale * min(max(g, -clip_value), clip_value); NaN stays NaN.
 template <class T>
 struct Update {
   T* parameters;
@@ -234,6 +241,11 @@ struct Update {
   double decay;
   const uint8_t* decay_mask;  // (count) not 0 where a parameter decays; null: everywhere
   bool nesterov;
+  double clip_value = unlimited, gradient_scale = 1;
+
+  [[gnu::always_inline]] bool clips() const {
+    return clip_value < unlimited || gradient_scale != 1;
+  }
 };
 
 // Elementwise functions as they are inside the kernels, for the tests of their error bounds.
@@ -272,6 +284,10 @@ struct Ops {
   // l1 * sum |w| of each piece of a row. Unit column strides.
   void (*regularise)(const Context&, View<const T> w, View<T> dw, double l1, double l2,
                      View<double> penalties);
+  // sqrt(sum g^2) of the `count` gradients that an update with this clip_value sees, in double.
+  // Scratch: squares (norm_pieces(count)).
+  double (*norm)(const Context&, const T* gradients, int64_t count, double clip_value,
+                 double* squares);
   void (*sgd)(const Context&, const Update<T>&);
   void (*rmsprop)(const Context&, const Update<T>&);
   void (*adam)(const Context&, const Update<T>&);

@@ -74,6 +74,7 @@ constexpr Ops<T> ops = {
     .mean_squared_error = mean_loss<T, squared_row<T>, squared_columns<T>>,
     .softmax = softmax<T>,
     .regularise = regularise<T>,
+    .norm = norm<T>,
     .sgd = sgd<T>,
     .rmsprop = rmsprop<T>,
     .adam = adam<T>,

@@ -9,6 +9,10 @@
 // (Kingma and Ba, arXiv:1412.6980; Loshchilov and Hutter, arXiv:1711.05101.) Moments below the
 // smallest normal number become zero: denormals would make a step twice as slow and change nothing.
 //
+// Clipped, g is gradient_scale min(max(g, -clip_value), clip_value). The norm that the scale is had
+// from is summed in double, in pieces of norm_piece elements and 16 lanes: squares of float32 are
+// exact and those of float64 are rounded before they are added, so that NumPy gets the same bits.
+//
 // And the regularisers: dw += l2 w + l1 sign(w), sign(0) = 0.
 #pragma once
 
@@ -25,11 +29,63 @@ template <class T>
   return select(abs(moment) < smallest, zero<T>(), moment);
 }
 
+// min and max give their second operand where one is NaN.
+template <class T>
+[[gnu::always_inline]] inline Vec<T> clip(Vec<T> g, Vec<T> limit) {
+  return max(-limit, min(limit, g));
+}
+
+// Calls each(i, lanes, g) for the vectors of an update's gradients, clipped where they are to be.
+template <class T, class Each>
+void for_gradients(const Context& context, const Update<T>& update, const Each& each) {
+  const T* gradients = update.gradients;
+  if (!update.clips()) {
+    for_elements<T>(context, update.count, [=](int64_t i, int lanes) {
+      each(i, lanes, load_lanes(gradients + i, lanes));
+    });
+    return;
+  }
+  const Vec<T> limit = broadcast(T(update.clip_value)), scale = broadcast(T(update.gradient_scale));
+  for_elements<T>(context, update.count, [=](int64_t i, int lanes) {
+    each(i, lanes, clip(load_lanes(gradients + i, lanes), limit) * scale);
+  });
+}
+
+template <class T>
+double norm(const Context& context, const T* gradients, int64_t count, double clip_value,
+            double* squares) {
+  const int64_t pieces = norm_pieces(count);
+  auto body = [=](int64_t piece, void*) {
+    const Vec<T> limit = broadcast(T(clip_value));
+    const int64_t start = piece * norm_piece;
+    const int64_t end = start + norm_piece < count ? start + norm_piece : count;
+    double lane[16] = {};
+    const auto add = [&](int64_t i, int n) {
+      T g[16] = {};
+      for_vectors<T>(n, [&](int c, int lanes) {
+        store(g + c, clip(load_lanes(gradients + i + c, lanes), limit));
+      });
+      for (int l = 0; l < 16; ++l) {
+        lane[l] += double(g[l]) * double(g[l]);
+      }
+    };
+    int64_t i = start;
+    for (; i + 16 <= end; i += 16) {
+      add(i, 16);
+    }
+    if (i < end) {
+      add(i, int(end - i));
+    }
+    squares[piece] = fanin::tree_sum(lane);
+  };
+  parallel_for(worth(context, 0.2 * double(count)), pieces, body);
+  return __builtin_sqrt(sum_of(squares, pieces));
+}
+
 template <class T>
 void sgd(const Context& context, const Update<T>& update) {
   const Vec<T> lr = broadcast(T(update.lr)), momentum = broadcast(T(update.beta1));
-  for_elements<T>(context, update.count, [=](int64_t i, int lanes) {
-    const Vec<T> g = load_lanes(update.gradients + i, lanes);
+  for_gradients<T>(context, update, [=](int64_t i, int lanes, Vec<T> g) {
     Vec<T> direction = g;
     if (update.first != nullptr) {
       const Vec<T> v = flush(fma(momentum, load_lanes(update.first + i, lanes), g));
@@ -45,8 +101,7 @@ template <class T>
 void rmsprop(const Context& context, const Update<T>& update) {
   const Vec<T> lr = broadcast(T(update.lr)), eps = broadcast(T(update.eps));
   const Vec<T> alpha = broadcast(T(update.beta2)), rest = broadcast(T(1 - update.beta2));
-  for_elements<T>(context, update.count, [=](int64_t i, int lanes) {
-    const Vec<T> g = load_lanes(update.gradients + i, lanes);
+  for_gradients<T>(context, update, [=](int64_t i, int lanes, Vec<T> g) {
     const Vec<T> before = load_lanes(update.second + i, lanes);
     const Vec<T> s = flush(fma(alpha, before, rest * g * g));
     store_lanes(update.second + i, s, lanes);
@@ -62,8 +117,7 @@ void adam(const Context& context, const Update<T>& update) {
   const Vec<T> beta2 = broadcast(T(update.beta2)), rest2 = broadcast(T(1 - update.beta2));
   const Vec<T> correction = broadcast(T(update.correction));
   const Vec<T> decay = broadcast(T(update.decay));
-  for_elements<T>(context, update.count, [=](int64_t i, int lanes) {
-    const Vec<T> g = load_lanes(update.gradients + i, lanes);
+  for_gradients<T>(context, update, [=](int64_t i, int lanes, Vec<T> g) {
     Vec<T> m = load_lanes(update.first + i, lanes);
     Vec<T> s = load_lanes(update.second + i, lanes);
     Vec<T> p = load_lanes(update.parameters + i, lanes);

@@ -544,9 +544,11 @@ double Network<T>::loss_and_gradients(const Context& context, View<const T> x, i
 }
 
 template <class T>
-void Network<T>::update(const Context& context, const OptimizerRule<T>& rule,
-                        const Update<T>& update) {
+void Network<T>::update(const Context& context, const OptimizerRule<T>& rule, Update<T> update) {
   const Ops<T>& ops = ops_of<T>(table());
+  update.gradient_scale =
+      gradient_scale(ops, context, rule, gradients_, places_.back().other + layers_.back().others(),
+                     norm_scratch_);
   for (size_t l = 0; l < layers_.size(); ++l) {
     const int64_t start = places_[l].weight, other = places_[l].other;
     apply(ops, context, rule, update, parameters_, gradients_ + start, start, layers_[l].weights());
@@ -619,7 +621,8 @@ Progress Network<T>::train(const Context& context, const Dataset& data, const Ta
     const int bins = done.rows + rows_ == data.count ? bins_at_last : no_stats;
     const Update<T> constants = update_of(rule, lr[done.steps], steps_done + done.steps);
     double loss;
-    if (bins <= 0 && seconds_of_step(rows_, context.threads) < longest_step) {
+    if (bins <= 0 && rule.clip_norm == unlimited &&
+        seconds_of_step(rows_, context.threads) < longest_step) {
       loss = planned_step(context.threads, bins == 0, data, chosen, rule, constants);
     } else {
       const Clock::time_point began = Clock::now();

@@ -188,7 +188,7 @@ class Network {
   void count_histogram(const Context&, size_t layer, View<const T> a, int bins);
   void gradients(const Context&);
   double loss_and_gradients(const Context&, View<const T> x, int bins, uint64_t step);
-  void update(const Context&, const OptimizerRule<T>&, const Update<T>&);
+  void update(const Context&, const OptimizerRule<T>&, Update<T>);
   Plans& plans_of(int64_t rows, int most_threads, bool monitored);
   double planned_step(int most_threads, bool monitored, const Dataset&, const int64_t* chosen,
                       const OptimizerRule<T>&, const Update<T>&);
@@ -210,7 +210,7 @@ class Network {
   double divisor_ = 1;  // of its loss
   Buffer<T> batch_x_, batch_targets_, batch_weight_;
   Buffer<int64_t> batch_labels_;
-  Buffer<double> row_loss_;
+  Buffer<double> row_loss_, norm_scratch_;
   Buffer<T> inference_[2];  // outputs of layers in turn, outside training
   Buffer<T> scratch_, running_before_;
   std::vector<Plans> plans_;

@@ -1,6 +1,7 @@
 // Which optimizer, its constants and its state: what stays the same from step to step.
 #pragma once
 
+#include "../core/buffer.hpp"
 #include "../core/ops.hpp"
 
 namespace fanin {
@@ -16,6 +17,7 @@ struct OptimizerRule {
   bool nesterov;
   T* first;   // (parameters) or null
   T* second;  // (parameters) or null
+  double clip_norm = unlimited, clip_value = unlimited;
 };
 
 // x^n by squaring: the same bits everywhere, which pow() does not promise.
@@ -38,6 +40,7 @@ static inline Update<T> update_of(const OptimizerRule<T>& rule, double lr, int64
   update.beta2 = rule.beta2;
   update.eps = rule.eps;
   update.nesterov = rule.nesterov;
+  update.clip_value = rule.clip_value;
   if (rule.rule == Rule::adam || rule.rule == Rule::adamw) {
     update.lr = lr / (1 - power(rule.beta1, steps_done + 1));
     update.correction = 1 / __builtin_sqrt(1 - power(rule.beta2, steps_done + 1));
@@ -51,6 +54,20 @@ template <class T>
 static inline Update<T> without_decay(Update<T> update) {
   update.decay = 0;
   return update;
+}
+
+// What clip_norm multiplies these gradients with, all there are. That of an infinite norm is 0,
+// which shows as NaN where the gradient is infinite; that of NaN is NaN.
+template <class T>
+static inline double gradient_scale(const Ops<T>& ops, const Context& context,
+                                    const OptimizerRule<T>& rule, const T* gradients, int64_t count,
+                                    Buffer<double>& scratch) {
+  if (rule.clip_norm == unlimited) {
+    return 1;
+  }
+  scratch.resize(size_t(norm_pieces(count)));
+  const double norm = ops.norm(context, gradients, count, rule.clip_value, scratch.data());
+  return norm <= rule.clip_norm ? 1 : rule.clip_norm / norm;
 }
 
 // Applies it to parameters [start, start + count), whose gradients begin at `gradients`.

@@ -1,7 +1,8 @@
 """Optimizers, compiled: `SGD`, `RMSprop`, `Adam`, `AdamW`.
 
-Settings, formulas, sources and state are those of `fanin.reference.optimizer`; only the update of
-the vectors is compiled.  It gives the same bits for any number of threads and any CPU with fma.
+Settings, formulas, sources and state are those of `fanin.reference.optimizer`; only clipping and
+the update of the vectors are compiled.  They give the same bits for any number of threads and any
+CPU with fma.
 """
 
 from typing import Any
@@ -18,6 +19,9 @@ class _Compiled(Optimizer):
     """Changes the vectors by the compiled rule of this number, in cpp/net/optimizer.hpp."""
 
     number: int
+
+    def _clipped(self, g: Array) -> Array:
+        return g  # the rule does it as it reads
 
     def _change(self, p: Array, g: Array, lr: float, decay_mask: NDArray[Any] | None) -> None:
         _core.optimizer_update(self, lr, self.steps, p, g, decay_mask)

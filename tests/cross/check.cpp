@@ -122,8 +122,11 @@ void check_network(const Context& context, const std::string& type) {
         70};
     Targets<T> targets;
     targets.labels = labels.data();
-    const OptimizerRule<T> rule{Rule::adam, 0.9,   0.999,        1e-8,
-                                1e-2,       false, first.data(), second.data()};
+    OptimizerRule<T> rule{Rule::adam, 0.9, 0.999, 1e-8, 1e-2, false, first.data(), second.data()};
+    if (kind % 3 == 0) {
+      rule.clip_value = 0.01;
+      rule.clip_norm = 0.05;
+    }
     const std::vector<double> lr(3, 1e-2);
     double loss = 0;
     for (int epoch = 0; epoch < 5; ++epoch) {

@@ -190,6 +190,11 @@ def check_positive(name: str, value: Any) -> float:
     return number if number > 0 else refuse(name, "a number > 0", value)
 
 
+def check_limit(name: str, value: Any) -> float | None:
+    """Return a finite number > 0 as a float, or None for no limit."""
+    return None if value is None else check_positive(name, value)
+
+
 def check_below_one(name: str, value: Any) -> float:
     """Return a number in [0, 1) as a float."""
     if type(value) is float and 0.0 <= value < 1.0:

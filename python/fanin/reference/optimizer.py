@@ -10,6 +10,17 @@
 
 Formulas and defaults are PyTorch's: momentum is a sum, not an average, and eps stands outside
 of the square root.
+
+Clipping gives the rule another g, both settings of every optimizer:
+
+    clip_value   g = min(max(g, -clip_value), clip_value), entry by entry; then
+    clip_norm    g *= clip_norm / ||g|| where ||g|| > clip_norm, the Euclidean norm of all of g
+                                                     R. Pascanu, T. Mikolov, Y. Bengio, ICML 2013
+
+Keras calls the latter global_clipnorm; PyTorch's clip_grad_norm_ adds 1e-6 to the norm.  What is no
+number is not hidden, as in PyTorch: NaN stays NaN; a norm of NaN makes all of g NaN; an infinite
+norm makes g 0 where it is finite and NaN elsewhere.  A norm is infinite as well where squares
+overflow, which takes float64 gradients beyond 1e154.
 """
 
 import math
@@ -24,20 +35,32 @@ from .arguments import Array
 
 LearningRate = float | Callable[[int], float]
 
+_NORM_PIECE = 8192  # elements of a gradient whose squares are summed at a time
+
 
 class Optimizer:
     """What all optimizers share: the learning rate, the count of updates, the moments.
 
     `lr` is a number, or a function of the number of updates done before (0, 1, ...).  `steps` is
     that number.  `state` maps the name of each moment to a flat array; it is created by the first
-    update and belongs to vectors of that size and dtype.
+    update and belongs to vectors of that size and dtype.  `clip_value` and `clip_norm` are numbers
+    > 0 that limit each entry of the gradients, then the norm of all of them (of a network: l1 and
+    l2 included); None sets no limit.  The formulas are in this module's docstring.
     """
 
     moments: tuple[str, ...] = ()
 
-    def __init__(self, lr: LearningRate) -> None:
-        """Keep the learning rate."""
+    def __init__(
+        self,
+        lr: LearningRate,
+        *,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+    ) -> None:
+        """Keep the learning rate and the limits."""
         self.lr = lr if callable(lr) else arguments.check_nonnegative("lr", lr)
+        self.clip_norm = arguments.check_limit("clip_norm", clip_norm)
+        self.clip_value = arguments.check_limit("clip_value", clip_value)
         self.steps = 0
         self.state: dict[str, Array] = {}
 
@@ -62,7 +85,7 @@ class Optimizer:
             Not such arrays, or another size or dtype than the first update's.
         """
         self.prepare(parameters, gradients)
-        self._change(parameters, gradients, self.learning_rate(), None)
+        self._change(parameters, self._clipped(gradients), self.learning_rate(), None)
         self.steps += 1
 
     def prepare(self, parameters: Array, gradients: Array) -> None:
@@ -83,18 +106,53 @@ class Optimizer:
         self.steps = 0
         self.state = {}
 
+    @np.errstate(over="ignore", under="ignore", invalid="ignore")
+    def _clipped(self, g: Array) -> Array:
+        """Return what the rule is to see of g, which stays as it is."""
+        number = g.dtype.type
+        if self.clip_value is not None:
+            limit = number(self.clip_value)
+            g = np.clip(g, -limit, limit)
+        if self.clip_norm is not None:
+            norm = _norm(g)
+            if not norm <= self.clip_norm:
+                g = g * number(self.clip_norm / norm)
+        return g
+
     def _change(self, p: Array, g: Array, lr: float, decay_mask: NDArray[np.bool_] | None) -> None:
         """Apply one update; p changes in the last statement, so an interrupt cannot halve it."""
         raise NotImplementedError
 
     def _settings(self) -> dict[str, Any]:
-        hidden = ("steps", "state")
+        hidden = ("steps", "state", "moments")
         return {name: value for name, value in vars(self).items() if name not in hidden}
 
     def __repr__(self) -> str:
         """Return the call that makes this optimizer."""
-        settings = ", ".join(f"{name}={value!r}" for name, value in self._settings().items())
+        settings = ", ".join(
+            f"{name}={value!r}" for name, value in self._settings().items() if value is not None
+        )
         return f"{type(self).__name__}({settings})"
+
+
+def _norm(g: Array) -> float:
+    """Return the Euclidean norm in the order of docs/numerics.md, the compiled one's bits."""
+    pieces = -(-g.size // _NORM_PIECE)
+    squares = np.zeros(pieces * _NORM_PIECE)
+    squares[: g.size] = g
+    squares *= squares
+    sums = np.zeros(-(-pieces // 16) * 16)
+    sums[:pieces] = _sum_in_lanes(squares.reshape(pieces, _NORM_PIECE // 16, 16))
+    return math.sqrt(_sum_in_lanes(sums.reshape(1, -1, 16))[0])
+
+
+def _sum_in_lanes(x: Array) -> Array:
+    """Return the sums of x (m, n, 16): down the lanes, then over them as a tree."""
+    lanes = x.sum(axis=1)
+    for half in (8, 4, 2, 1):
+        lanes = lanes[:, :half] + lanes[:, half:]
+    total: Array = lanes[:, 0]
+    return total
 
 
 def _without_denormals(moment: Array) -> Array:
@@ -111,6 +169,8 @@ class SGD(Optimizer):
     lr : learning rate, a number >= 0 or a function of the step
     momentum : in [0, 1); 0 needs no memory
     nesterov : look ahead; needs momentum > 0
+    clip_norm : > 0, the largest norm of a whole gradient, or None; see `Optimizer`
+    clip_value : > 0, the largest size of an entry of it, or None; applied first
 
     Raises
     ------
@@ -118,17 +178,22 @@ class SGD(Optimizer):
         A setting out of range.
     """
 
-    def __init__(self, lr: LearningRate, *, momentum: float = 0.0, nesterov: bool = False) -> None:
+    def __init__(
+        self,
+        lr: LearningRate,
+        *,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+    ) -> None:
         """Check and keep the settings."""
-        super().__init__(lr)
+        super().__init__(lr, clip_norm=clip_norm, clip_value=clip_value)
         self.momentum = arguments.check_below_one("momentum", momentum)
         self.nesterov = arguments.check_bool("nesterov", nesterov)
         if nesterov and not momentum:
             raise ValueError("nesterov: expected momentum > 0 with nesterov=True, got 0.0")
         self.moments = ("momentum",) if momentum else ()
-
-    def _settings(self) -> dict[str, Any]:
-        return {"lr": self.lr, "momentum": self.momentum, "nesterov": self.nesterov}
 
     @np.errstate(over="ignore", under="ignore", invalid="ignore")
     def _change(self, p: Array, g: Array, lr: float, decay_mask: NDArray[np.bool_] | None) -> None:
@@ -148,6 +213,8 @@ class RMSprop(Optimizer):
     lr : learning rate, a number >= 0 or a function of the step
     alpha : in [0, 1), the weight of the old s
     eps : > 0
+    clip_norm : > 0, the largest norm of a whole gradient, or None; see `Optimizer`
+    clip_value : > 0, the largest size of an entry of it, or None; applied first
 
     Raises
     ------
@@ -157,9 +224,17 @@ class RMSprop(Optimizer):
 
     moments = ("square",)
 
-    def __init__(self, lr: LearningRate = 1e-2, *, alpha: float = 0.99, eps: float = 1e-8) -> None:
+    def __init__(
+        self,
+        lr: LearningRate = 1e-2,
+        *,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+    ) -> None:
         """Check and keep the settings."""
-        super().__init__(lr)
+        super().__init__(lr, clip_norm=clip_norm, clip_value=clip_value)
         self.alpha = arguments.check_below_one("alpha", alpha)
         self.eps = arguments.check_positive("eps", eps)
 
@@ -181,6 +256,8 @@ class Adam(Optimizer):
     lr : learning rate, a number >= 0 or a function of the step
     betas : (beta1, beta2), each in [0, 1)
     eps : > 0
+    clip_norm : > 0, the largest norm of a whole gradient, or None; see `Optimizer`
+    clip_value : > 0, the largest size of an entry of it, or None; applied first
 
     Raises
     ------
@@ -196,9 +273,11 @@ class Adam(Optimizer):
         *,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
     ) -> None:
         """Check and keep the settings."""
-        super().__init__(lr)
+        super().__init__(lr, clip_norm=clip_norm, clip_value=clip_value)
         if not isinstance(betas, tuple | list) or len(betas) != 2:
             raise TypeError(f"betas: expected two numbers in [0, 1), got {betas!r}")
         self.betas = (
@@ -232,6 +311,8 @@ class AdamW(Adam):
     betas : (beta1, beta2), each in [0, 1)
     eps : > 0
     weight_decay : >= 0
+    clip_norm : > 0, the largest norm of a whole gradient, or None; see `Optimizer`
+    clip_value : > 0, the largest size of an entry of it, or None; applied first
 
     Raises
     ------
@@ -246,9 +327,11 @@ class AdamW(Adam):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.01,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
     ) -> None:
         """Check and keep the settings."""
-        super().__init__(lr, betas=betas, eps=eps)
+        super().__init__(lr, betas=betas, eps=eps, clip_norm=clip_norm, clip_value=clip_value)
         self.weight_decay = arguments.check_nonnegative("weight_decay", weight_decay)
 
     def update(
@@ -274,7 +357,7 @@ class AdamW(Adam):
         self.prepare(parameters, gradients)
         if decay_mask is not None:
             arguments.check_decay_mask(decay_mask, parameters)
-        self._change(parameters, gradients, self.learning_rate(), decay_mask)
+        self._change(parameters, self._clipped(gradients), self.learning_rate(), decay_mask)
         self.steps += 1
 
     @np.errstate(over="ignore", under="ignore", invalid="ignore")
