@@ -146,7 +146,7 @@ _gemm_sizes = (
     *((9, 13, n) for n in edges(*LANES, *TILE_COLUMNS)),
     *((5, k, 18) for k in (*edges(8), K_BLOCK - 1, K_BLOCK, K_BLOCK + 1, 2 * K_BLOCK + 1)),
     *((0, 3, 4), (3, 0, 4), (3, 4, 0), (0, 0, 0), (1, 1, 1), (1, 700, 1)),
-    *((33, 65, 97), (70, 513, 130), (130, 64, 257)),
+    *((33, 65, 97), (70, 513, 130), (130, 64, 257), (512, 515, 200), (256, 1030, 97)),
 )
 # Around every corner of every tile, k across a block edge: for `-m slow`.
 _gemm_corners = itertools.product(

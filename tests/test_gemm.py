@@ -64,6 +64,7 @@ SPLIT = [
     (257, 300, 131),
     (8, 2000, 900),
     (1000, 9, 70),
+    (512, 600, 300),
     (3, 5000, 64),
     (1, 700, 1),
 ]
@@ -77,6 +78,16 @@ def test_threads(size, layouts, isa, threads, rng, oracle):
     x, w = lay_out(x, layouts[0]), lay_out(w, layouts[1])
     for _ in range(3):  # who computes a part is left open, so once is not enough
         same_bits(fanin.matmul(x, w), expected)
+
+
+@pytest.mark.parametrize("rows", [127, 128, 150, 161])
+@pytest.mark.parametrize("cols", [1, 47, 300])
+def test_columns_of_x_far_apart(rows, cols, dtype, isa, rng, oracle):
+    """Multiples of 2 KiB apart, as in a transposed part of a larger matrix: x is copied."""
+    x, w = factors(rng, rows, 600, cols, dtype)
+    whole = np.full((600, 512), np.nan, dtype)
+    whole[:, 3 : 3 + rows] = x.T
+    same_bits(fanin.matmul(whole[:, 3 : 3 + rows].T, w), oracle.matmul(x, w, fused=fused(isa)))
 
 
 def test_zero_strides(dtype, isa, rng, oracle):

@@ -13,7 +13,9 @@
 // loading V vectors of w and broadcasting R elements of x at each k. A panel is the V vectors of
 // columns that a tile covers, for one block of k; it is used by all rows of a task. Where w is not
 // laid out that way (transposed, any strides, or too large to be read in place without missing the
-// TLB) the panel is first copied to scratch, where its rows follow each other. x is never copied.
+// TLB) the panel is first copied to scratch, where its rows follow each other. x is copied only
+// where its columns lie a multiple of 2 KiB apart, as those of a transposed matrix may: at each k a
+// tile reads from another column, and all of these would fall into the same few sets of the caches.
 //
 // Tasks are blocks of rows x panels, cut by shape alone.
 #pragma once
@@ -183,8 +185,11 @@ Tile<T> tile_of(int rows, int vectors) {
 // 16 columns (statistics are made by row blocks, mask words hold 16 columns), as equal as can be.
 struct ProductPlan {
   int64_t row_tasks, col_tasks;
-  bool copies_panels;
+  bool copies_panels, copies_x;
 };
+
+// Rows of x are copied in strips; while one is used, the panels of all columns of the task stay.
+constexpr int64_t strip_rows = 32, strip_vectors = 18;
 
 template <class T>
 ProductPlan plan_product(View<const T> x, View<const T> w) {
@@ -198,12 +203,18 @@ ProductPlan plan_product(View<const T> x, View<const T> w) {
   const int64_t blocks = row_blocks(x.rows);
   const int64_t blocks_per_task = plan.copies_panels ? 8 : 2;
   plan.row_tasks = (blocks + blocks_per_task - 1) / blocks_per_task;
+  plan.copies_x = x.row_stride == 1 && x.col_stride != 1 && x.rows >= 4 * strip_rows &&
+                  x.col_stride * int64_t(sizeof(T)) % 2048 == 0;
   // About 2 MFLOP a task (10 to 20 microseconds), so that a late thread costs little.
   const int64_t groups = (w.cols + patch_cols - 1) / patch_cols;
   const double flops = 2.0 * double(x.rows) * double(x.cols) * double(w.cols);
   const int64_t wanted = int64_t(flops / 2e6 / double(plan.row_tasks));
   const int64_t most = (groups + 2) / 3;
   plan.col_tasks = wanted < 1 ? 1 : wanted > most ? most : wanted;
+  if (plan.copies_x) {  // as many columns as can be for each copy
+    constexpr int64_t wide = strip_vectors * width<T> / patch_cols;
+    plan.col_tasks = (groups + wide - 1) / wide;
+  }
   return plan;
 }
 
@@ -263,7 +274,7 @@ Ahead ahead_of(View<const T> w, int64_t k0, int64_t k1, int64_t c0, int64_t c1) 
 // out[r0:r1, c0:c1] = x[r0:r1] @ w[:, c0:c1], by one thread.
 template <class T>
 void product_of_block(const Upcoming* upcoming, View<const T> x, View<const T> w, View<T> out,
-                      int64_t r0, int64_t r1, int64_t c0, int64_t c1, bool copies_panels,
+                      int64_t r0, int64_t r1, int64_t c0, int64_t c1, const ProductPlan& plan,
                       T* scratch) {
   constexpr int W = width<T>;
   const int64_t k = x.cols;
@@ -282,33 +293,49 @@ void product_of_block(const Upcoming* upcoming, View<const T> x, View<const T> w
       *out.at(r, c) = T(0);
     }
   }
+  T* const strip = scratch + product_block * strip_vectors * W;
+  const int64_t strip_height = plan.copies_x ? strip_rows : r1 - r0;
   for (int64_t k0 = 0; k0 < k; k0 += product_block) {
     const int64_t k1 = k0 + product_block < k ? k0 + product_block : k;
-    for (int64_t p = 0; p < panels; ++p) {
-      const int64_t v0 = part(vectors, panels, p);
-      const int wide = int(part(vectors, panels, p + 1) - v0);
-      const int64_t left = c0 + v0 * W;
-      const int64_t right = left + wide * W < c1 ? left + wide * W : c1;
-      const int last = int(right - left - (wide - 1) * W);
-      Panel<T> panel{w.at(k0, left), w.row_stride};
-      if (copies_panels || last < W) {
-        copy_panel(w, k0, k1, left, right, wide, scratch);
-        panel = {scratch, int64_t(wide) * W};
+    for (int64_t s0 = r0; s0 < r1; s0 += strip_height) {
+      const int64_t s1 = s0 + strip_height < r1 ? s0 + strip_height : r1;
+      View<const T> rows_of_x{x.at(s0, k0), s1 - s0, k1 - k0, x.row_stride, x.col_stride};
+      if (plan.copies_x) {
+        const int wide = int((s1 - s0 + W - 1) / W);
+        copy_panel(x.transposed(), k0, k1, s0, s1, wide, strip);
+        rows_of_x = {strip, s1 - s0, k1 - k0, 1, wide * W};
       }
-      Ahead panel_ahead = ahead_of(w, k0, k1, right, right + wide * W < c1 ? right + wide * W : c1);
-      const int64_t tiles = (r1 - r0 + tile_rows(wide) - 1) / tile_rows(wide);
-      for (int64_t t = 0; t < tiles; ++t) {
-        const int64_t top = r0 + part(r1 - r0, tiles, t);
-        const int rows = int(r0 + part(r1 - r0, tiles, t + 1) - top);
-        tile_of<T>(rows, wide)(k1 - k0, x.at(top, k0), x.row_stride, x.col_stride, panel,
-                               out.at(top, left), out.row_stride, last, k0 > 0,
-                               others > 0 ? other[done++ % others] : panel_ahead);
+      for (int64_t p = 0; p < panels; ++p) {
+        const int64_t v0 = part(vectors, panels, p);
+        const int wide = int(part(vectors, panels, p + 1) - v0);
+        const int64_t left = c0 + v0 * W;
+        const int64_t right = left + wide * W < c1 ? left + wide * W : c1;
+        const int last = int(right - left - (wide - 1) * W);
+        Panel<T> panel{w.at(k0, left), w.row_stride};
+        if (plan.copies_panels || last < W) {
+          T* const copy = plan.copies_x ? scratch + product_block * v0 * W : scratch;
+          if (s0 == r0) {
+            copy_panel(w, k0, k1, left, right, wide, copy);
+          }
+          panel = {copy, int64_t(wide) * W};
+        }
+        Ahead panel_ahead =
+            ahead_of(w, k0, k1, right, right + wide * W < c1 ? right + wide * W : c1);
+        const int64_t tiles = (s1 - s0 + tile_rows(wide) - 1) / tile_rows(wide);
+        for (int64_t t = 0; t < tiles; ++t) {
+          const int64_t top = part(s1 - s0, tiles, t);
+          const int rows = int(part(s1 - s0, tiles, t + 1) - top);
+          tile_of<T>(rows, wide)(k1 - k0, rows_of_x.at(top, 0), rows_of_x.row_stride,
+                                 rows_of_x.col_stride, panel, out.at(s0 + top, left),
+                                 out.row_stride, last, k0 > 0,
+                                 others > 0 ? other[done++ % others] : panel_ahead);
+        }
       }
     }
   }
 }
 
-static_assert(product_block * most_tile_vectors * width<double> * sizeof(double) <=
+static_assert(product_block * (strip_vectors * width<double> + strip_rows) * sizeof(double) <=
               operation_scratch_bytes);
 
 // gemm_bf16.hpp.
@@ -340,7 +367,7 @@ void product(const Context& context, View<const T> x, View<const T> w, View<T> o
     const int64_t c1 = part(groups, plan.col_tasks, j + 1) * patch_cols;
     const int64_t r_end = r1 < out.rows ? r1 : out.rows;
     const int64_t c_end = c1 < out.cols ? c1 : out.cols;
-    product_of_block(context.upcoming, x, w, out, r0, r_end, c0, c_end, plan.copies_panels,
+    product_of_block(context.upcoming, x, w, out, r0, r_end, c0, c_end, plan,
                      static_cast<T*>(scratch));
     then(r0, r_end, c0, c_end);
   };
