@@ -7,6 +7,7 @@
 
 #include "../core/buffer.hpp"
 #include "../core/cpu.hpp"
+#include "../net/breakdown.hpp"
 #include "arrays.hpp"
 #include "bind.hpp"
 
@@ -57,6 +58,17 @@ double memory_peak(int threads, double seconds) {
   return best / 1e9;
 }
 
+// Seconds of all threads by what they did in training steps since the last call; counts from now
+// on, or not.
+py::dict step_breakdown(bool count) {
+  py::dict seconds;
+  for (int work = 0; work < work_count; ++work) {
+    seconds[work_names[work]] = double(breakdown.nanoseconds[work].exchange(0)) / 1e9;
+  }
+  breakdown.counting = count;
+  return seconds;
+}
+
 py::dict build_info() {
   py::dict info;
   info["version"] = FANIN_VERSION;
@@ -89,6 +101,7 @@ void bind_runtime(py::module_& module) {
   module.def("thread_limit", &limit);
   module.def("fma_peak", &fma_peak, py::arg("isa"), py::arg("dtype"), py::arg("threads"),
              py::arg("seconds"));
+  module.def("step_breakdown", &step_breakdown, py::arg("count"));
   module.def("memory_peak", &memory_peak, py::arg("threads"), py::arg("seconds"));
 }
 

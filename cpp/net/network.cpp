@@ -10,6 +10,7 @@
 
 #include "../core/sum.hpp"
 #include "../kernels/dispatch.hpp"
+#include "breakdown.hpp"
 #include "step.hpp"
 
 namespace fanin {
@@ -456,6 +457,7 @@ double Network<T>::penalty() const {
 template <class T>
 void Network<T>::forward(const Context& context, View<const T> x, bool training, int bins,
                          uint64_t step, View<T> out) {
+  const Timed timed(Work::forward, context.threads);
   const bool monitored = bins >= 0;
   reserve(x.rows, training, monitored);
   if (training) {
@@ -513,9 +515,13 @@ template <class T>
 void Network<T>::gradients(const Context& context) {
   for (size_t l = layers_.size(); l-- > 0;) {
     const LayerConfig& layer = layers_[l];
-    weight_gradients(context, l, {0, layer.fan_in, 0, layer.fan_out}, weight_of(l, gradients_));
-    bias_gradients(context, l);
+    {
+      const Timed timed(Work::weights, context.threads);
+      weight_gradients(context, l, {0, layer.fan_in, 0, layer.fan_out}, weight_of(l, gradients_));
+      bias_gradients(context, l);
+    }
     if (l > 0) {
+      const Timed timed(Work::backward, context.threads);
       const Block below{0, rows_, 0, layer.fan_in};
       product_backward(context, l, below);
       if (layers_[l - 1].batch_norm) {
@@ -538,13 +544,17 @@ template <class T>
 double Network<T>::loss_and_gradients(const Context& context, View<const T> x, int bins,
                                       uint64_t step) {
   forward(context, x, true, bins, step, View<T>{});
-  loss(context, 0, rows_);
+  {
+    const Timed timed(Work::loss, context.threads);
+    loss(context, 0, rows_);
+  }
   gradients(context);
   return sum_of(row_loss_.data(), rows_) / divisor_ + penalty();
 }
 
 template <class T>
 void Network<T>::update(const Context& context, const OptimizerRule<T>& rule, Update<T> update) {
+  const Timed timed(Work::update, context.threads);
   const Ops<T>& ops = ops_of<T>(table());
   update.gradient_scale =
       gradient_scale(ops, context, rule, gradients_, places_.back().other + layers_.back().others(),
@@ -625,10 +635,14 @@ Progress Network<T>::train(const Context& context, const Dataset& data, const Ta
         seconds_of_step(rows_, context.threads) < longest_step) {
       loss = planned_step(context.threads, bins == 0, data, chosen, rule, constants);
     } else {
+      const Timed timed(Work::all, context.threads);
       const Clock::time_point began = Clock::now();
       std::copy_n(running_mean_, running_count_, running_before_.data());
       std::copy_n(running_var_, running_count_, running_before_.data() + running_count_);
-      gather(context, data, chosen, 0, rows_);
+      {
+        const Timed gathering(Work::gather, context.threads);
+        gather(context, data, chosen, 0, rows_);
+      }
       loss = loss_and_gradients(context, x_, bins, step_);
       if (stopped(context)) {
         monitored_rows_ = bins >= 0 ? 0 : monitored_rows_;

@@ -4,6 +4,7 @@
 
 #include "../core/sum.hpp"
 #include "../kernels/dispatch.hpp"
+#include "breakdown.hpp"
 
 namespace fanin {
 namespace {
@@ -47,19 +48,42 @@ bool TrainingStep<T>::layers_are_small() const {
 }
 
 template <class T>
+void TrainingStep<T>::await(Flow::Stage stage) const {
+  const Timed timed(Work::waiting);
+  flow_.await(stage);
+}
+
+template <class T>
+void TrainingStep<T>::await(Flow::Stage stage, int64_t group) const {
+  const Timed timed(Work::waiting);
+  flow_.await(stage, group);
+}
+
+template <class T>
+void TrainingStep<T>::gather(int64_t r0, int64_t r1) {
+  const Timed timed(Work::gather);
+  net_.gather(alone, *data_, chosen_, r0, r1);
+  net_.fetch_next(*data_, chosen_, r0, r1);
+}
+
+template <class T>
 void TrainingStep<T>::add_rows() {
   const size_t layers = net_.layers_.size();
   const Cut cut(rows, row_unit(monitored), threads * divide_up(rows, 128 * threads));
   const Flow::Stage through = flow_.add(cut.parts, 1, [=, this](int64_t i, void*) {
     const int64_t r0 = cut.begin(i), r1 = cut.end(i);
-    net_.gather(alone, *data_, chosen_, r0, r1);
-    net_.fetch_next(*data_, chosen_, r0, r1);
+    gather(r0, r1);
     for (size_t l = 0; l < layers; ++l) {
       const Block block{r0, r1, 0, net_.layers_[l].fan_out};
+      const Timed timed(Work::forward);
       net_.product(alone, l, block, net_.input_of(l).row_range(r0, r1),
                    net_.a_of(l).row_range(r0, r1), {true, monitored, true});
     }
-    net_.loss(alone, r0, r1);
+    {
+      const Timed timed(Work::loss);
+      net_.loss(alone, r0, r1);
+    }
+    const Timed timed(Work::backward);
     for (size_t l = layers; l-- > 1;) {
       net_.product_backward(alone, l, {r0, r1, 0, net_.layers_[l].fan_in});
     }
@@ -92,31 +116,31 @@ void TrainingStep<T>::add_layers() {
   const typename Network<T>::Forward training{true, monitored, true};
 
   // The stage that made what comes next reads, and whether its groups are parts of the rows.
-  Flow::Stage made = add_blocks(1, [this](int64_t, Block block) {
-    net_.gather(alone, *data_, chosen_, block.r0, block.r1);
-    net_.fetch_next(*data_, chosen_, block.r0, block.r1);
-  });
+  Flow::Stage made = add_blocks(1, [this](int64_t, Block block) { gather(block.r0, block.r1); });
   bool by_groups = true;
-  const auto await = [this](Flow::Stage stage, bool by_groups, int64_t i) {
-    by_groups ? flow_.await(stage, i) : flow_.await(stage);
+  const auto await_rows = [this](Flow::Stage stage, bool by_groups, int64_t i) {
+    by_groups ? await(stage, i) : await(stage);
   };
   for (size_t l = 0; l < layers; ++l) {
     const LayerConfig& layer = net_.layers_[l];
     made = add_blocks(layer.fan_out, [=, this](int64_t i, Block block) {
-      await(made, by_groups, i);
+      await_rows(made, by_groups, i);
+      const Timed timed(Work::forward);
       net_.product(alone, l, block, net_.input_of(l).row_range(block.r0, block.r1),
                    net_.a_of(l).block(block), training);
     });
     if (layer.batch_norm) {
       made = add_columns(layer.fan_out, [=, this](Block block) {
-        flow_.await(made);
+        await(made);
+        const Timed timed(Work::forward);
         net_.normalise(alone, l, block, net_.a_of(l).block(block), training);
       });
     }
     by_groups = !layer.batch_norm;
   }
   made = add_blocks(1, [=, this](int64_t i, Block block) {
-    await(made, by_groups, i);
+    await_rows(made, by_groups, i);
+    const Timed timed(Work::loss);
     net_.loss(alone, block.r0, block.r1);
   });
   by_groups = true;
@@ -124,13 +148,15 @@ void TrainingStep<T>::add_layers() {
     const LayerConfig& below = net_.layers_[l - 1];
     const Flow::Stage dz = made;
     made = add_blocks(below.fan_out, [=, this](int64_t i, Block block) {
-      await(dz, by_groups, i);
+      await_rows(dz, by_groups, i);
+      const Timed timed(Work::backward);
       net_.product_backward(alone, l, block);
     });
     add_weights(l, dz, made);
     if (below.batch_norm) {
       made = add_columns(below.fan_out, [=, this](Block block) {
-        flow_.await(made);
+        await(made);
+        const Timed timed(Work::backward);
         net_.normalise_backward(alone, l - 1, block);
       });
     }
@@ -153,15 +179,18 @@ void TrainingStep<T>::add_weights(size_t l, Flow::Stage dz, Flow::Stage readers)
     const Block block{by_rows.begin(i), by_rows.end(i), by_cols.begin(j), by_cols.end(j)};
     const int64_t cols = block.c1 - block.c0;
     const View<T> dw = rows_of(static_cast<T*>(scratch), block.r1 - block.r0, cols, cols);
-    flow_.await(dz);
+    await(dz);
     const Upcoming upcoming = upcoming_update(l, block);
     Context fetching = alone;
     fetching.upcoming = &upcoming;
-    net_.weight_gradients(fetching, l, block, dw);
-    if (task == 0) {
-      net_.bias_gradients(alone, l);
+    {
+      const Timed timed(Work::weights);
+      net_.weight_gradients(fetching, l, block, dw);
+      if (task == 0) {
+        net_.bias_gradients(alone, l);
+      }
     }
-    flow_.await(readers);
+    await(readers);
     update(l, block, dw);
   });
 }
@@ -184,6 +213,7 @@ Upcoming TrainingStep<T>::upcoming_update(size_t l, Block block) const {
 // The optimizer's step on a block of w; with the first one, on bias, or gamma and beta.
 template <class T>
 void TrainingStep<T>::update(size_t l, Block block, View<const T> dw) {
+  const Timed timed(Work::update);
   const Ops<T>& ops = ops_of<T>(table());
   const LayerConfig& layer = net_.layers_[l];
   const int64_t start = net_.places_[l].weight, other = net_.places_[l].other;
@@ -205,6 +235,7 @@ void TrainingStep<T>::update(size_t l, Block block, View<const T> dw) {
 template <class T>
 double TrainingStep<T>::run(const Dataset& data, const int64_t* chosen,
                             const OptimizerRule<T>& rule, const Update<T>& update) {
+  const Timed timed(Work::all, threads);
   data_ = &data;
   chosen_ = chosen;
   rule_ = &rule;

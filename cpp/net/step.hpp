@@ -26,10 +26,13 @@ class TrainingStep {
 
  private:
   bool layers_are_small() const;
+  void await(Flow::Stage stage) const;
+  void await(Flow::Stage stage, int64_t group) const;
   void add_rows();
   void add_layers();
   void add_weights(size_t layer, Flow::Stage dz, Flow::Stage readers);
   Upcoming upcoming_update(size_t layer, Block block) const;
+  void gather(int64_t r0, int64_t r1);
   void update(size_t layer, Block block, View<const T> dw);
 
   Network<T>& net_;

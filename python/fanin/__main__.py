@@ -73,6 +73,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     bench.add_argument("steps", nargs="*", metavar="STEP", help="which to time (all)")
     bench.add_argument("--threads", type=int, help="for each contestant (all that are granted)")
+    bench.add_argument(
+        "--breakdown", action="store_true", help="where the time of fanin's own steps goes, instead"
+    )
     bench.add_argument("--slices", type=int, default=9, help="turns of each contestant (9)")
     bench.add_argument("--seconds", type=float, default=0.3, help="length of a slice (0.3)")
     bench.add_argument(

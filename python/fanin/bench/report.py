@@ -176,9 +176,35 @@ def describe(machine: dict[str, Any], threads: int, unset: Sequence[str]) -> lis
     return lines
 
 
+WORK = ("gather", "forward", "loss", "backward", "weights", "update", "waiting")
+BREAKDOWN_HEADER = f"{'step':8}threads" + "".join(f"{name:>10}" for name in (*WORK, "rest", "all"))
+
+
+def breakdown(step: str, threads: int, seconds: float) -> list[str]:
+    """Two lines below BREAKDOWN_HEADER: thread time of a step in microseconds, and its shares.
+
+    `waiting` is for what another thread has yet to make, `rest` everything else up to the time of
+    the step as Python sees it, times the threads: handing work over, waiting at the end, Python.
+    """
+    with race.Worker("fanin", step, threads) as worker:
+        answer = worker.ask("breakdown", seconds=seconds)
+    every = answer["seconds"] * threads
+    parts = [answer["threads"][name] for name in WORK]
+    parts += [every - sum(parts), every]
+    return [
+        f"{step:8}{threads:7}" + "".join(f"{part * 1e6:10.4g}" for part in parts),
+        f"{'':15}" + "".join(f"{part / every:10.1%}" for part in parts),
+    ]
+
+
 def run(options: argparse.Namespace) -> int:
     """The benchmark, as its command line says; the exit code."""
     steps, names, threads = checked(options)
+    if options.breakdown:
+        print("microseconds of all threads per step\n" + BREAKDOWN_HEADER)
+        for step in steps:
+            print("\n".join(breakdown(step, threads, 4 * options.seconds)), flush=True)
+        return 0
     out = sys.stderr if options.json == "-" else sys.stdout
     unset = [name for name in race.CRIPPLING if name in os.environ]
     progress = Progress(len(steps), len(names) * (1 + options.slices))

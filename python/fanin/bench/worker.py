@@ -55,6 +55,23 @@ class Contestant:
             self.seconds = spent / taken
         return self.seconds
 
+    def breakdown(self, seconds: float) -> dict[str, Any]:
+        """fanin: seconds per step, and of all threads by what they did, over that many seconds."""
+        from .. import _core
+
+        self.slice(seconds)
+        _core.step_breakdown(True)
+        begin, taken = time.perf_counter(), 0
+        while time.perf_counter() - begin < seconds:
+            assert self.timed is not None
+            self.timed.run(1)
+            taken += 1
+        step = (time.perf_counter() - begin) / taken
+        return {
+            "seconds": step,
+            "threads": {work: s / taken for work, s in _core.step_breakdown(False).items()},
+        }
+
     def machine(self) -> dict[str, Any]:
         """What this process could reach and what it computes with."""
         from .. import runtime
