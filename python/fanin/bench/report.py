@@ -176,6 +176,18 @@ def describe(machine: dict[str, Any], threads: int, unset: Sequence[str]) -> lis
     return lines
 
 
+def setting(machine: dict[str, Any], threads: int, unset: Sequence[str]) -> dict[str, Any]:
+    """The same for a file."""
+    return {
+        "processor": processor(),
+        "python": platform.python_version(),
+        "versions": versions(),
+        **machine,
+        "threads": threads,
+        "unset": list(unset),
+    }
+
+
 def run(options: argparse.Namespace) -> int:
     """The benchmark, as its command line says; the exit code."""
     steps, names, threads = checked(options)
@@ -207,14 +219,9 @@ def run(options: argparse.Namespace) -> int:
         progress.close()
     if options.json:
         everything = {
-            "processor": processor(),
-            "python": platform.python_version(),
-            "versions": versions(),
-            **machine,
-            "threads": threads,
+            **setting(machine, threads, unset),
             "slices": options.slices,
             "seconds": options.seconds,
-            "unset": unset,
             "steps": records,
         }
         text = json.dumps(everything, indent=1) + "\n"
