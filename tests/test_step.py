@@ -49,6 +49,75 @@ def compare(sizes, rows, *, optimizer=lambda: fanin.Adam(1e-2), weights=None, **
         fanin.set_num_threads(before)
 
 
+NUMBERS = (
+    "mean", "std", "min", "max", "zero_fraction", "saturated_fraction", "unit_mean", "unit_zeros",
+    "rows",
+)  # fmt: skip
+
+
+def check_monitored(sizes, rows, **settings):
+    """Statistics of a step equal those of `fit`, which takes the other path for its histograms."""
+    output, dtype = settings.get("output", "softmax"), settings.get("dtype", "float32")
+    steps = list(batches(sizes, rows, output, dtype))
+    net = fanin.MLP(sizes, seed=3, **settings)
+    rule, expected = fanin.Adam(1e-2), []
+    for x, y in steps:
+        options = {"epochs": 1, "batch_size": rows, "shuffle": False, "progress": False}
+        expected += net.fit(x, y, optimizer=rule, **options).stats
+    before = fanin.get_num_threads()
+    try:
+        for threads in THREADS:
+            fanin.set_num_threads(threads)
+            twin, twin_rule = fanin.MLP(sizes, seed=3, **settings), fanin.Adam(1e-2)
+            for (x, y), layers in zip(steps, expected, strict=True):
+                twin.train_step(x, y, twin_rule, monitor=True)
+                for layer, want in zip(twin.layers, layers, strict=True):
+                    for name in NUMBERS:
+                        same_bits(
+                            np.asarray(getattr(layer.stats, name)), np.asarray(getattr(want, name))
+                        )
+                    assert layer.stats.histogram is None and layer.stats.edges is None
+            same_bits(twin.parameters, net.parameters)
+    finally:
+        fanin.set_num_threads(before)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 17, 64, 65, 200, 1000])
+def test_monitored_rows_all_the_way(rows):
+    check_monitored([13, 40, 33, 5], rows, dropout=0.3, activation="tanh")
+
+
+@pytest.mark.parametrize("rows", [2, 65, 300])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_monitored_layer_by_layer(rows, dtype):
+    check_monitored([13, 70, 33, 5], rows, dropout=0.3, batch_norm=True, dtype=dtype)
+    check_monitored([30, 1100, 1030, 17], rows, dropout=[0.0, 0.5], dtype=dtype)
+
+
+def test_statistics_stay_until_the_next_monitored_step():
+    net, rule = fanin.MLP([6, 5, 3]), fanin.SGD(0.1)
+    first, second, third = batches([6, 5, 3], 20, "softmax", "float32")
+    assert net.layers[0].stats is None
+    net.train_step(*first, rule, monitor=True)
+    net.train_step(*second, rule)
+    kept = net.layers[0].stats
+    assert kept is net.layers[0].stats
+    twin = fanin.MLP([6, 5, 3])
+    twin.train_step(*first, fanin.SGD(0.1), monitor=True)
+    same_bits(kept.unit_mean, twin.layers[0].stats.unit_mean)
+    net.train_step(*third, rule, monitor=True)
+    assert net.layers[0].stats is not kept
+
+
+@pytest.mark.parametrize("monitor", [1, "yes", None])
+def test_monitor_is_a_bool(monitor):
+    net = fanin.MLP([6, 5, 3])
+    (batch,) = batches([6, 5, 3], 20, "softmax", "float32", count=1)
+    with pytest.raises(TypeError, match="monitor: expected"):
+        net.train_step(*batch, fanin.SGD(0.1), monitor=monitor)
+    assert net.step == 0
+
+
 ROWS = (1, 2, 7, 16, 17, 63, 64, 65, 129, 300, 1000)
 
 

@@ -131,7 +131,7 @@ class BoundNetwork {
       batch_ = x;  // backward reads it
     }
     const Computing computing;
-    network_->forward(computing.context, x_view, training, 0, step, out_view);
+    network_->forward(computing.context, x_view, training, no_stats, step, out_view);
   }
 
   // The outputs for rows that need no conversion, outside training; None where they do.
@@ -146,7 +146,7 @@ class BoundNetwork {
     const View<T> out_view = rows_of(out.mutable_data(), rows, fan_out(), fan_out());
     {
       const Computing computing;
-      network_->forward(computing.context, x_view, false, 0, 0, out_view);
+      network_->forward(computing.context, x_view, false, no_stats, 0, out_view);
     }
     return out;
   }
@@ -231,7 +231,8 @@ class BoundNetwork {
 
   // One short step, on arrays that need no conversion, with an optimizer that has its state:
   // returns the loss, or None where the long way has something to convert, to prepare or to refuse.
-  py::object train_step(py::handle x, py::handle y, py::handle optimizer, py::handle net) {
+  py::object train_step(py::handle x, py::handle y, py::handle optimizer, py::handle net,
+                        bool monitor) {
     const InUse mine(in_use_);
     const int64_t rows = rows_if_plain<T>(x, fan_in());
     const py::object rate = names().lr.of(optimizer);
@@ -277,20 +278,29 @@ class BoundNetwork {
     {
       const Computing computing;
       done = network_->train(computing.context, data, of, bound.rule, &learning_rate, steps_done,
-                             uint64_t(step), 0, 1);
+                             uint64_t(step), monitor ? 0 : no_stats, 1);
     }
     count_steps(optimizer, steps_done + 1, net, step + 1);
     return py::float_(done.loss / double(rows));
   }
 
-  py::tuple stats(size_t layer) {
+  int64_t monitored() const { return network_->monitored(); }
+
+  // Of a layer in the last monitored batch: (Stats, its rows, (counts, edges) of the histogram or
+  // None twice); None when there is no such batch.
+  py::object stats(size_t layer) {
     const InUse mine(in_use_);
+    if (network_->monitored_rows() == 0) {
+      return py::none();
+    }
     const Stats& of = network_->stats(layer);
     const py::ssize_t units = network_->layers().at(layer).fan_out;
-    return py::make_tuple(
-        of.mean, of.std, of.min, of.max, of.zeros, of.saturated,
-        py::array_t<double>(units, of.unit_mean), py::array_t<int64_t>(units, of.unit_zeros),
-        array_or_none(network_->counts(layer)), array_or_none(network_->edges(layer)));
+    return py::make_tuple(py::make_tuple(of.mean, of.std, of.min, of.max, of.zeros, of.saturated,
+                                         py::array_t<double>(units, of.unit_mean),
+                                         py::array_t<int64_t>(units, of.unit_zeros)),
+                          network_->monitored_rows(),
+                          py::make_tuple(array_or_none(network_->counts(layer)),
+                                         array_or_none(network_->edges(layer))));
   }
 
  private:
@@ -408,6 +418,7 @@ void bind_network_of(py::module_& module, const char* name) {
       .def("loss_and_gradients", &Bound::loss_and_gradients)
       .def("train", &Bound::train)
       .def("train_step", &Bound::train_step)
+      .def_property_readonly("monitored", &Bound::monitored)
       .def("stats", &Bound::stats);
 }
 

@@ -56,10 +56,10 @@ struct StatsResult {
       unit_zeros = py::array_t<int64_t>(cols);
       stats.unit_mean = unit_mean.mutable_data();
       stats.unit_zeros = unit_zeros.mutable_data();
-      scratch.resize(size_t(stats_scratch<T>(rows, cols)));
+      memory.resize(size_t(moments_size<T>(rows, cols)));
+      moments = moments_in(memory.data(), rows, cols);
     }
   }
-  Stats* pointer() { return wanted ? &stats : nullptr; }
   py::object result() const {
     if (!wanted) {
       return py::none();
@@ -72,7 +72,8 @@ struct StatsResult {
   py::array_t<double> unit_mean;
   py::array_t<int64_t> unit_zeros;
   Stats stats{};
-  Buffer<T> scratch;
+  Buffer<T> memory;
+  Moments<T> moments;
 };
 
 void gemm(const py::array& x, const py::array& w, py::array out) {
@@ -88,6 +89,31 @@ void gemm(const py::array& x, const py::array& w, py::array out) {
     const Computing computing;
     ops_of<T>(table()).gemm(computing.context, x_view, w_view, out_view);
   });
+}
+
+// x @ w for plain arrays that fit, into out, or a new array where that is None; None for anything
+// else, which the long way then refuses by name.
+py::object matmul(py::handle x, py::handle w, py::handle out) {
+  static const PyTypeObject* const plain = py::detail::npy_api::get().PyArray_Type_;
+  if (Py_TYPE(x.ptr()) != plain || Py_TYPE(w.ptr()) != plain ||
+      (!out.is_none() && Py_TYPE(out.ptr()) != plain)) {
+    return py::none();
+  }
+  const auto x_array = py::reinterpret_borrow<py::array>(x);
+  const auto w_array = py::reinterpret_borrow<py::array>(w);
+  auto result = py::reinterpret_borrow<py::object>(out);
+  try {
+    if (result.is_none()) {
+      if (x_array.ndim() != 2 || w_array.ndim() != 2 || x_array.shape(1) != w_array.shape(0)) {
+        return py::none();
+      }
+      result = py::array(x_array.dtype(), {x_array.shape(0), w_array.shape(1)});
+    }
+    gemm(x_array, w_array, py::reinterpret_borrow<py::array>(result));
+  } catch (const std::invalid_argument&) {
+    return py::none();
+  }
+  return result;
 }
 
 py::object dense_forward(const py::array& x, const py::array& w, const Optional& b, py::array a,
@@ -107,11 +133,13 @@ py::object dense_forward(const py::array& x, const py::array& w, const Optional&
     check_apart(a, x, "a");
     check_apart(a, w, "a");
     StatsResult<T> stats(with_stats, rows, cols);
-    layer.stats = stats.pointer();
-    layer.stats_scratch = stats.scratch.data();
+    layer.moments = stats.moments;
     {
       const Computing computing;
       ops_of<T>(table()).dense_forward(computing.context, layer);
+      if (with_stats) {
+        ops_of<T>(table()).join_moments(stats.moments, rows, cols, &stats.stats);
+      }
     }
     return stats.result();
   });
@@ -177,7 +205,7 @@ void batch_norm_forward(const py::array& x, const py::array& gamma, const py::ar
     layer.training = training;
     layer.momentum = momentum;
     layer.eps = eps;
-    const Buffer<T> scratch(size_t(training ? stats_scratch<T>(rows, cols) : 0));
+    const Buffer<T> scratch(size_t(training ? moments_size<T>(rows, cols) : 0));
     layer.scratch = scratch.data();
     const Computing computing;
     ops_of<T>(table()).batch_norm_forward(computing.context, layer);
@@ -214,8 +242,8 @@ py::object stats(const py::array& a, double lo, double hi) {
     StatsResult<T> result(true, view.rows, view.cols);
     {
       const Computing computing;
-      ops_of<T>(table()).stats(computing.context, view, T(lo), T(hi), result.pointer(),
-                               result.scratch.data());
+      ops_of<T>(table()).stats(computing.context, view, T(lo), T(hi), result.moments,
+                               &result.stats);
     }
     return result.result();
   });
@@ -372,6 +400,7 @@ py::array_t<uint64_t> random_words(uint64_t seed, uint64_t step, uint32_t layer,
 
 void bind_ops(py::module_& module) {
   module.def("gemm", &gemm);
+  module.def("matmul", &matmul);
   module.def("dense_forward", &dense_forward);
   module.def("activation_forward", &activation_forward);
   module.def("activation_backward", &activation_backward);

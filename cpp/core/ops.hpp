@@ -94,11 +94,33 @@ struct Stats {
   int64_t* unit_zeros;
 };
 
-// Elements of T that statistics of an (m, n) matrix need as scratch.
+// What statistics of an (m, n) matrix are made of: seven arrays of one number per row block and
+// column (kernels/stats.hpp), and room to work in, in the caller's memory.
 template <class T>
-static inline int64_t stats_scratch(int64_t rows, int64_t cols) {
+struct Moments {
+  double* work = nullptr;  // 2 * stride
+  T* data = nullptr;       // null: no statistics are wanted
+  int64_t stride = 0;      // between row blocks: n rounded up to 16, so that whole vectors fit
+  int64_t size = 0;        // between arrays
+
+  // Those of the part of the matrix that begins there: multiples of row_block and of 16.
+  [[gnu::always_inline]] Moments from(int64_t row, int64_t col) const {
+    return {work, data + (row / row_block * stride + col), stride, size};
+  }
+};
+
+// Elements of T that moments of an (m, n) matrix take.
+template <class T>
+static inline int64_t moments_size(int64_t rows, int64_t cols) {
   const int64_t stride = (cols + 15) / 16 * 16;
-  return 7 * row_blocks(rows) * stride + 3 * stride * int64_t(sizeof(double) / sizeof(T));
+  return 7 * row_blocks(rows) * stride + 2 * stride * int64_t(sizeof(double) / sizeof(T));
+}
+
+template <class T>
+static inline Moments<T> moments_in(T* memory, int64_t rows, int64_t cols) {
+  const int64_t stride = (cols + 15) / 16 * 16;
+  double* work = reinterpret_cast<double*>(memory);
+  return {work, reinterpret_cast<T*>(work + 2 * stride), stride, row_blocks(rows) * stride};
 }
 
 // a = dropout(f(x @ w + b)), the whole dense layer.
@@ -112,8 +134,7 @@ struct DenseForward {
   Activation activation;
   Dropout dropout;
   View<uint16_t> mask;  // (m, mask_words(n)), written when dropout.threshold > 0
-  Stats* stats;         // or null
-  T* stats_scratch;     // stats_scratch<T>(m, n), when stats
+  Moments<T> moments;   // of f(z); written when moments.data is not null
 };
 
 // The elementwise half of a dense layer: a = dropout(f(z + b)). `a` may alias `z`.
@@ -126,8 +147,7 @@ struct ActivationForward {
   Activation activation;
   Dropout dropout;
   View<uint16_t> mask;
-  Stats* stats;
-  T* stats_scratch;
+  Moments<T> moments;
 };
 
 // dz = da * mask * scale * f'. `dz` may alias `da` or `saved`.
@@ -164,7 +184,7 @@ struct BatchNormForward {
   T* inv_std;     // (n), written
   bool training;
   double momentum, eps;
-  T* scratch;  // stats_scratch<T>(m, n), when training
+  T* scratch;  // moments_size<T>(m, n), when training
 };
 
 // `dx` may alias `dy`.
@@ -236,7 +256,9 @@ struct Ops {
   void (*batch_norm_forward)(const Context&, const BatchNormForward<T>&);
   void (*batch_norm_backward)(const Context&, const BatchNormBackward<T>&);
   // Statistics of a (m, n), unit column stride; lo, hi: what lies outside counts as saturated.
-  void (*stats)(const Context&, View<const T> a, T lo, T hi, Stats*, T* scratch);
+  void (*stats)(const Context&, View<const T> a, T lo, T hi, const Moments<T>&, Stats*);
+  // Statistics of an (m, n) matrix from its moments.
+  void (*join_moments)(const Moments<T>&, int64_t rows, int64_t cols, Stats*);
   // counts[i] += elements of a with edges[i] <= a < edges[i + 1] (the last bin closed); bins + 1
   // increasing edges. Any strides. Not a number: not counted.
   void (*histogram)(const Context&, View<const T> a, const double* edges, int bins,

@@ -21,18 +21,17 @@ void batch_norm_forward(const Context& context, const BatchNormForward<T>& layer
   const int64_t rows = layer.x.rows, cols = layer.x.cols;
   const T* mean = layer.running_mean;
   if (layer.training) {
-    double* work;
-    const Moments<T> moments = moments_in(layer.scratch, rows, cols, &work);
+    const Moments<T> moments = moments_in(layer.scratch, rows, cols);
     const T infinity = T(__builtin_inf());
     for_blocks(context, rows, cols, 0.1, [&](int64_t r0, int64_t r1, int64_t c0, int64_t c1) {
       patch_moments(View<const T>{layer.x.at(r0, c0), r1 - r0, c1 - c0, layer.x.row_stride, 1},
-                    r0 / row_block, c0, -infinity, infinity, moments);
+                    -infinity, infinity, moments.from(r0, c0));
     });
-    double* batch_mean = work;
-    double* m2 = work + cols;
-    join_moments(moments, rows, cols, batch_mean, m2);
-    // The batch's mean, rounded to T, takes the place of the first block's shifts, now joined.
-    T* rounded = moments.shift;
+    double* batch_mean = moments.work;
+    double* m2 = moments.work + cols;
+    join_means(moments, rows, cols, batch_mean, m2);
+    // The batch's mean, rounded to T, takes the place of the moments, now joined.
+    T* rounded = moments.data;
     mean = rounded;
     for (int64_t c = 0; c < cols; ++c) {
       rounded[c] = T(batch_mean[c]);

@@ -57,13 +57,12 @@ struct Epilogue {
   View<T> z_kept;
   Dropout dropout;
   View<uint16_t> mask;
-  bool with_stats;
   Moments<T> moments;
   ActivatePatch<T> activate;
   T lo, hi;
 
   void operator()(int64_t r0, int64_t r1, int64_t c0, int64_t c1) const {
-    const bool drops = dropout.threshold > 0;
+    const bool drops = dropout.threshold > 0, with_stats = moments.data != nullptr;
     const bool buffered = drops || with_stats;
     alignas(64) T buffer[row_block * patch_cols];
     alignas(64) uint16_t bits[row_block];
@@ -78,7 +77,7 @@ struct Epilogue {
                  z_kept.data != nullptr ? z_kept.at(r, c) : nullptr, z_kept.row_stride, h, h_row);
         if (with_stats) {
           const View<const T> seen = rows_of<const T>(h, patch.rows, patch.cols, h_row);
-          patch_moments(seen, r / row_block, c, lo, hi, moments);
+          patch_moments(seen, lo, hi, moments.from(r, c));
         }
         if (drops) {
           mask_patch(dropout, patch, mask, bits);
@@ -100,50 +99,32 @@ struct Epilogue {
   }
 };
 
-template <class T>
-Epilogue<T> epilogue_of(View<const T> z, const T* b, View<T> a, View<T> z_kept, Activation kind,
-                        const Dropout& dropout, View<uint16_t> mask, Stats* stats, T* scratch,
-                        double** work) {
+// Of a DenseForward or an ActivationForward, whose z is given.
+template <class T, class Layer>
+Epilogue<T> epilogue_of(const Layer& layer, View<const T> z, View<T> z_kept) {
   Epilogue<T> epilogue{z,
-                       b,
-                       a,
+                       layer.b,
+                       layer.a,
                        z_kept,
-                       dropout,
-                       mask,
-                       stats != nullptr,
-                       Moments<T>{},
-                       activate_patch_of<T>(kind),
+                       layer.dropout,
+                       layer.mask,
+                       layer.moments,
+                       activate_patch_of<T>(layer.activation),
                        T(0),
                        T(0)};
-  saturation_bounds(kind, &epilogue.lo, &epilogue.hi);
-  if (stats != nullptr) {
-    epilogue.moments = moments_in(scratch, a.rows, a.cols, work);
-  }
+  saturation_bounds(layer.activation, &epilogue.lo, &epilogue.hi);
   return epilogue;
 }
 
 template <class T>
 void dense_forward(const Context& context, const DenseForward<T>& layer) {
-  double* work = nullptr;
-  const Epilogue<T> epilogue =
-      epilogue_of<T>(layer.a, layer.b, layer.a, layer.z, layer.activation, layer.dropout,
-                     layer.mask, layer.stats, layer.stats_scratch, &work);
-  product(context, layer.x, layer.w, layer.a, epilogue);
-  if (layer.stats != nullptr) {
-    finish_stats(epilogue.moments, layer.a.rows, layer.a.cols, work, layer.stats);
-  }
+  product(context, layer.x, layer.w, layer.a, epilogue_of<T>(layer, layer.a, layer.z));
 }
 
 template <class T>
 void activation_forward(const Context& context, const ActivationForward<T>& layer) {
-  double* work = nullptr;
-  const Epilogue<T> epilogue =
-      epilogue_of<T>(layer.z, layer.b, layer.a, layer.z_kept, layer.activation, layer.dropout,
-                     layer.mask, layer.stats, layer.stats_scratch, &work);
-  for_blocks(context, layer.a.rows, layer.a.cols, 0.2, epilogue);
-  if (layer.stats != nullptr) {
-    finish_stats(epilogue.moments, layer.a.rows, layer.a.cols, work, layer.stats);
-  }
+  for_blocks(context, layer.a.rows, layer.a.cols, 0.2,
+             epilogue_of<T>(layer, layer.z, layer.z_kept));
 }
 
 // dz for one patch; da may lie in its memory.

@@ -67,6 +67,7 @@ constexpr Ops<T> ops = {
     .batch_norm_forward = batch_norm_forward<T>,
     .batch_norm_backward = batch_norm_backward<T>,
     .stats = stats<T>,
+    .join_moments = join_moments<T>,
     .histogram = histogram<T>,
     .softmax_cross_entropy = mean_loss<T, softmax_row<T>, softmax_columns<T>>,
     .sigmoid_cross_entropy = mean_loss<T, sigmoid_row<T>, sigmoid_columns<T>>,

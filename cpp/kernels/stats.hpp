@@ -25,29 +25,20 @@
 namespace fanin {
 namespace {
 
-// The seven numbers of every (row block, column): arrays (blocks, n) one after the other, as wide
-// as n rounded up to whole groups of 16, so that whole vectors may be written.
+// The seven arrays, by name.
 template <class T>
-struct Moments {
-  T *shift, *deviation, *spread, *zeros, *saturated, *min, *max;
-  int64_t stride;
+struct MomentArrays {
+  explicit MomentArrays(const Moments<T>& m)
+      : shift(m.data),
+        deviation(shift + m.size),
+        spread(deviation + m.size),
+        zeros(spread + m.size),
+        saturated(zeros + m.size),
+        min(saturated + m.size),
+        max(min + m.size) {}
+  T *const shift, *const deviation, *const spread, *const zeros, *const saturated, *const min,
+                                                                                       *const max;
 };
-
-// Lays the arrays out in `scratch`, behind `*rest`, room for 3 n doubles.
-template <class T>
-Moments<T> moments_in(T* scratch, int64_t rows, int64_t cols, double** rest) {
-  const int64_t stride = round_up(cols, 16), size = row_blocks(rows) * stride;
-  *rest = reinterpret_cast<double*>(scratch);
-  T* base = reinterpret_cast<T*>(*rest + 3 * stride);
-  return {base,
-          base + size,
-          base + 2 * size,
-          base + 3 * size,
-          base + 4 * size,
-          base + 5 * size,
-          base + 6 * size,
-          stride};
-}
 
 // Sums of squares in this range have lost nothing to overflow or underflow.
 template <class T>
@@ -84,9 +75,8 @@ struct ColumnMoments {
   }
 
   // Returns the lanes, as bits, whose squares left the range of T.
-  [[gnu::always_inline]] uint32_t finish(int64_t rows, const Moments<T>& to, int64_t block,
-                                         int64_t col) const {
-    const int64_t at = block * to.stride + col;
+  [[gnu::always_inline]] uint32_t finish(int64_t rows, const MomentArrays<T>& to,
+                                         int64_t at) const {
     const Vec<T> nan = broadcast(T(__builtin_nan("")));
     const Vec<T> deviation = sum / broadcast(T(rows));
     const Vec<T> inside = fnma(sum, deviation, square);
@@ -105,7 +95,7 @@ struct ColumnMoments {
 
 // Moments of a column whose values differ by very much or very little, in double; row by row.
 template <class T>
-void far_column(View<const T> a, int64_t col, const Moments<T>& to, int64_t at) {
+void far_column(View<const T> a, int64_t col, const MomentArrays<T>& to, int64_t at) {
   const double low = double(to.min[at]), high = double(to.max[at]);
   const double size = high > -low ? high : -low;
   const double scale = size > 0x1p500 ? 0x1p-600 : size < 0x1p-400 ? 0x1p600 : 1.0;
@@ -123,11 +113,11 @@ void far_column(View<const T> a, int64_t col, const Moments<T>& to, int64_t at) 
   to.spread[at] = T(__builtin_sqrt(inside < 0 ? 0 : inside / double(a.rows)) / scale);
 }
 
-// Moments of `a`, at most row_block rows and some columns of a matrix: its row block `block`, its
-// columns from c0.
+// Moments of `a`, at most row_block rows and some columns.
 template <class T>
-void patch_moments(View<const T> a, int64_t block, int64_t c0, T lo, T hi, const Moments<T>& to) {
+void patch_moments(View<const T> a, T lo, T hi, const Moments<T>& moments) {
   constexpr int W = width<T>;
+  const MomentArrays<T> to(moments);
   for (int64_t c = 0; c < a.cols; c += W) {
     const int lanes = int(a.cols - c < W ? a.cols - c : W);
     ColumnMoments<T> column;
@@ -136,17 +126,18 @@ void patch_moments(View<const T> a, int64_t block, int64_t c0, T lo, T hi, const
       column.add(lanes == W ? load(a.at(r, c)) : load_first(a.at(r, c), lanes), broadcast(lo),
                  broadcast(hi));
     }
-    for (uint32_t far = column.finish(a.rows, to, block, c0 + c) & ((1u << lanes) - 1u); far != 0;
+    for (uint32_t far = column.finish(a.rows, to, c) & ((1u << lanes) - 1u); far != 0;
          far &= far - 1) {
       const int lane = __builtin_ctz(far);
-      far_column(a, c + lane, to, block * to.stride + c0 + c + lane);
+      far_column(a, c + lane, to, c + lane);
     }
   }
 }
 
 // Joins the blocks: mean and sum of squared deviations of every column, in double.
 template <class T>
-void join_moments(const Moments<T>& from, int64_t rows, int64_t cols, double* mean, double* m2) {
+void join_means(const Moments<T>& moments, int64_t rows, int64_t cols, double* mean, double* m2) {
+  const MomentArrays<T> from(moments);
   const int64_t blocks = row_blocks(rows);
   const auto rows_in = [&](int64_t block) {
     return double(block + 1 < blocks ? row_block : rows - block * row_block);
@@ -156,8 +147,8 @@ void join_moments(const Moments<T>& from, int64_t rows, int64_t cols, double* me
     m2[c] = 0;
   }
   for (int64_t block = 0; block < blocks; ++block) {
-    const T* shift = from.shift + block * from.stride;
-    const T* deviation = from.deviation + block * from.stride;
+    const T* shift = from.shift + block * moments.stride;
+    const T* deviation = from.deviation + block * moments.stride;
     for (int64_t c = 0; c < cols; ++c) {
       mean[c] += rows_in(block) * (double(shift[c]) + double(deviation[c]));
     }
@@ -166,9 +157,9 @@ void join_moments(const Moments<T>& from, int64_t rows, int64_t cols, double* me
     mean[c] /= double(rows);
   }
   for (int64_t block = 0; block < blocks; ++block) {
-    const T* shift = from.shift + block * from.stride;
-    const T* deviation = from.deviation + block * from.stride;
-    const T* spread = from.spread + block * from.stride;
+    const T* shift = from.shift + block * moments.stride;
+    const T* deviation = from.deviation + block * moments.stride;
+    const T* spread = from.spread + block * moments.stride;
     for (int64_t c = 0; c < cols; ++c) {
       const double inside = double(spread[c]);
       const double away = double(shift[c]) + double(deviation[c]) - mean[c];
@@ -177,12 +168,12 @@ void join_moments(const Moments<T>& from, int64_t rows, int64_t cols, double* me
   }
 }
 
-// From moments to `stats`; `work` is room for 2 n doubles.
 template <class T>
-void finish_stats(const Moments<T>& from, int64_t rows, int64_t cols, double* work, Stats* stats) {
-  double* m2 = work;
-  double* spread = work + cols;
-  join_moments(from, rows, cols, stats->unit_mean, m2);
+void join_moments(const Moments<T>& moments, int64_t rows, int64_t cols, Stats* stats) {
+  const MomentArrays<T> from(moments);
+  double* m2 = moments.work;
+  double* spread = moments.work + cols;
+  join_means(moments, rows, cols, stats->unit_mean, m2);
   const double mean = sum_of(stats->unit_mean, cols) / double(cols);
   for (int64_t c = 0; c < cols; ++c) {
     const double away = stats->unit_mean[c] - mean;
@@ -196,7 +187,7 @@ void finish_stats(const Moments<T>& from, int64_t rows, int64_t cols, double* wo
   stats->max = -__builtin_inf();
   bool unordered = false;
   for (int64_t block = 0; block < row_blocks(rows); ++block) {
-    const int64_t at = block * from.stride;
+    const int64_t at = block * moments.stride;
     for (int64_t c = 0; c < cols; ++c) {
       stats->unit_zeros[c] += int64_t(from.zeros[at + c]);
       stats->zeros += int64_t(from.zeros[at + c]);
@@ -238,17 +229,15 @@ void saturation_bounds(Activation kind, T* lo, T* hi) {
 }
 
 template <class T>
-void stats(const Context& context, View<const T> a, T lo, T hi, Stats* out, T* scratch) {
-  double* work;
-  const Moments<T> moments = moments_in(scratch, a.rows, a.cols, &work);
+void stats(const Context& context, View<const T> a, T lo, T hi, const Moments<T>& moments,
+           Stats* out) {
   auto body = [&](int64_t block, void*) {
     const int64_t r0 = block * row_block;
-    const int64_t r1 = r0 + row_block < a.rows ? r0 + row_block : a.rows;
-    patch_moments(View<const T>{a.at(r0, 0), r1 - r0, a.cols, a.row_stride, 1}, block, 0, lo, hi,
-                  moments);
+    patch_moments(a.row_range(r0, r0 + row_block < a.rows ? r0 + row_block : a.rows), lo, hi,
+                  moments.from(r0, 0));
   };
   parallel_for(worth(context, 0.1 * double(a.rows) * double(a.cols)), row_blocks(a.rows), body);
-  finish_stats(moments, a.rows, a.cols, work, out);
+  join_moments(moments, a.rows, a.cols, out);
 }
 
 // counts[i] += elements with edges[i] <= a < edges[i + 1], the last bin closed. The bin is guessed

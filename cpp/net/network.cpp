@@ -74,13 +74,16 @@ template <class T>
 Network<T>::~Network() = default;
 
 template <class T>
-void Network<T>::reserve(int64_t rows, bool training) {
+void Network<T>::reserve(int64_t rows, bool training, bool monitored) {
   int64_t widest = 0, scratch = 0;
   for (size_t l = 0; l < layers_.size(); ++l) {
     const LayerConfig& layer = layers_[l];
     State& state = states_[l];
     widest = std::max(widest, state.a_stride);
-    scratch = std::max({scratch, stats_scratch<T>(rows, layer.fan_out),
+    if (monitored) {
+      state.moments.resize(size_t(moments_size<T>(rows, layer.fan_out)));
+    }
+    scratch = std::max({scratch, moments_size<T>(rows, layer.fan_out),
                         2 * column_sum_scratch(rows, layer.fan_out)});
     if (!training) {
       continue;
@@ -238,7 +241,7 @@ void Network<T>::product(const Context& context, size_t l, Block block, View<con
   const Kept kept = kept_of(l, block, how);
   ops.dense_forward(for_products(context),
                     {x, w, parameters_ + places_[l].other + block.c0, a, kept.z, layer.activation,
-                     kept.dropout, kept.mask, how.stats, scratch_.data()});
+                     kept.dropout, kept.mask, moments_of(l, block, how)});
 }
 
 // Batch norm, activation and dropout of all rows of some columns, in place.
@@ -250,14 +253,14 @@ void Network<T>::normalise(const Context& context, size_t l, Block block, View<T
   const T* gamma = parameters_ + places_[l].other + block.c0;
   const int64_t unit = places_[l].unit + block.c0;
   // Tasks on other columns use other parts of it.
-  T* scratch = scratch_.data() + block.c0 / 16 * stats_scratch<T>(a.rows, 16);
+  T* scratch = scratch_.data() + block.c0 / 16 * moments_size<T>(a.rows, 16);
   const Kept kept = kept_of(l, block, how);
   ops.batch_norm_forward(
       context, {a, gamma, gamma + layer.fan_out, running_mean_ + unit, running_var_ + unit, a,
                 kept.x_hat, how.training ? states_[l].inv_std.data() + block.c0 : scratch,
                 how.training, batch_norm_momentum, batch_norm_eps, scratch});
   ops.activation_forward(context, {a, nullptr, a, kept.z, layer.activation, kept.dropout, kept.mask,
-                                   how.stats, scratch});
+                                   moments_of(l, block, how)});
 }
 
 // Where a block of a training forward leaves what backward needs; and what it drops.
@@ -275,6 +278,35 @@ typename Network<T>::Kept Network<T>::kept_of(size_t l, Block block, const Forwa
   return kept;
 }
 
+// Those of the monitored batch.
+template <class T>
+Moments<T> Network<T>::moments_of(size_t l, int64_t rows) const {
+  return moments_in(states_[l].moments.data(), rows, layers_[l].fan_out);
+}
+
+template <class T>
+Moments<T> Network<T>::moments_of(size_t l, Block block, const Forward& how) const {
+  return how.monitored ? moments_of(l, rows_).from(block.r0, block.c0) : Moments<T>{};
+}
+
+template <class T>
+void Network<T>::begin_monitoring() {
+  ++monitored_;
+  monitored_rows_ = rows_;
+  for (State& state : states_) {
+    state.counts.clear();
+    state.edges.clear();
+  }
+}
+
+template <class T>
+const Stats& Network<T>::stats(size_t l) {
+  State& state = states_.at(l);
+  ops_of<T>(table()).join_moments(moments_of(l, monitored_rows_), monitored_rows_,
+                                  layers_[l].fan_out, &state.stats);
+  return state.stats;
+}
+
 template <class T>
 Dropout Network<T>::dropout_of(size_t l, Block block) const {
   return {layers_[l].dropout_threshold, seed_, step_, uint32_t(l), block.r0, block.c0};
@@ -290,7 +322,7 @@ View<uint16_t> Network<T>::mask_of(size_t l, Block block) const {
 template <class T>
 void Network<T>::count_histogram(const Context& context, size_t l, View<const T> a, int bins) {
   State& state = states_[l];
-  double low = state.stats.min, high = state.stats.max;
+  double low = stats(l).min, high = state.stats.max;
   if (!std::isfinite(low) || !std::isfinite(high)) {  // rare: look for the finite ones
     low = std::numeric_limits<double>::infinity();
     high = -low;
@@ -424,11 +456,15 @@ double Network<T>::penalty() const {
 template <class T>
 void Network<T>::forward(const Context& context, View<const T> x, bool training, int bins,
                          uint64_t step, View<T> out) {
-  reserve(x.rows, training);
+  const bool monitored = bins >= 0;
+  reserve(x.rows, training, monitored);
   if (training) {
     x_ = x;
     rows_ = x.rows;
     step_ = step;
+  }
+  if (monitored) {
+    begin_monitoring();
   }
   const size_t last = layers_.size() - 1;
   View<const T> h = x;
@@ -441,7 +477,7 @@ void Network<T>::forward(const Context& context, View<const T> x, bool training,
       a = out;
     }
     // A histogram is of activations before dropout: then dropout is a pass of its own, behind it.
-    const Forward how{training, bins > 0 ? &states_[l].stats : nullptr, bins == 0};
+    const Forward how{training, monitored, bins <= 0};
     const Block all{0, x.rows, 0, layer.fan_out};
     product(context, l, all, h, a, how);
     if (layer.batch_norm) {
@@ -521,10 +557,11 @@ void Network<T>::update(const Context& context, const OptimizerRule<T>& rule,
 
 // The plans of steps on so many rows, kept for the last few sizes of batches.
 template <class T>
-typename Network<T>::Plans& Network<T>::plans_of(int64_t rows, int most_threads) {
-  constexpr size_t kept = 4;
+typename Network<T>::Plans& Network<T>::plans_of(int64_t rows, int most_threads, bool monitored) {
+  constexpr size_t kept = 6;
   for (size_t i = 0; i < plans_.size(); ++i) {
-    if (plans_[i].rows == rows && plans_[i].most_threads == most_threads) {
+    if (plans_[i].rows == rows && plans_[i].most_threads == most_threads &&
+        plans_[i].monitored == monitored) {
       std::rotate(plans_.begin() + std::ptrdiff_t(i), plans_.begin() + std::ptrdiff_t(i) + 1,
                   plans_.end());
       return plans_.back();
@@ -533,19 +570,23 @@ typename Network<T>::Plans& Network<T>::plans_of(int64_t rows, int most_threads)
   if (plans_.size() == kept) {
     plans_.erase(plans_.begin());
   }
-  plans_.push_back({rows, most_threads, 0, {}, {}, {}});
+  plans_.push_back({rows, most_threads, monitored, 0, {}, {}, {}});
   return plans_.back();
 }
 
 template <class T>
-double Network<T>::planned_step(int most_threads, const Dataset& data, const int64_t* chosen,
-                                const OptimizerRule<T>& rule, const Update<T>& update) {
-  reserve(rows_, true);
-  Plans& plans = plans_of(rows_, most_threads);
+double Network<T>::planned_step(int most_threads, bool monitored, const Dataset& data,
+                                const int64_t* chosen, const OptimizerRule<T>& rule,
+                                const Update<T>& update) {
+  reserve(rows_, true, monitored);
+  if (monitored) {
+    begin_monitoring();
+  }
+  Plans& plans = plans_of(rows_, most_threads, monitored);
   const int threads = plans.pace.threads(most_threads);
   std::unique_ptr<TrainingStep<T>>& step = threads == 1 ? plans.alone : plans.together;
   if (!step) {
-    step = std::make_unique<TrainingStep<T>>(*this, rows_, threads);
+    step = std::make_unique<TrainingStep<T>>(*this, rows_, threads, monitored);
   }
   const Clock::time_point start = Clock::now();
   const double loss = step->run(data, chosen, rule, update);
@@ -575,11 +616,11 @@ Progress Network<T>::train(const Context& context, const Dataset& data, const Ta
     step_ = step + uint64_t(done.steps);
     x_ = rows_of<const T>(batch_x_.data(), rows_, fan_in, x_stride);
     gather_targets(targets, chosen);
-    const int bins = done.rows + rows_ == data.count ? bins_at_last : 0;
+    const int bins = done.rows + rows_ == data.count ? bins_at_last : no_stats;
     const Update<T> constants = update_of(rule, lr[done.steps], steps_done + done.steps);
     double loss;
-    if (bins == 0 && seconds_of_step(rows_, context.threads) < longest_step) {
-      loss = planned_step(context.threads, data, chosen, rule, constants);
+    if (bins <= 0 && seconds_of_step(rows_, context.threads) < longest_step) {
+      loss = planned_step(context.threads, bins == 0, data, chosen, rule, constants);
     } else {
       const Clock::time_point began = Clock::now();
       std::copy_n(running_mean_, running_count_, running_before_.data());
@@ -587,12 +628,13 @@ Progress Network<T>::train(const Context& context, const Dataset& data, const Ta
       gather(context, data, chosen, 0, rows_);
       loss = loss_and_gradients(context, x_, bins, step_);
       if (stopped(context)) {
+        monitored_rows_ = bins >= 0 ? 0 : monitored_rows_;
         std::copy_n(running_before_.data(), running_count_, running_mean_);
         std::copy_n(running_before_.data() + running_count_, running_count_, running_var_);
         break;
       }
       update(uninterrupted, rule, constants);
-      plans_of(rows_, context.threads).seconds = seconds_since(began);
+      plans_of(rows_, context.threads, bins >= 0).seconds = seconds_since(began);
     }
     done.loss += loss * double(rows_);
     done.rows += rows_;

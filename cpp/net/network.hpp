@@ -20,6 +20,7 @@
 namespace fanin {
 
 constexpr double batch_norm_momentum = 0.1, batch_norm_eps = 1e-5;
+constexpr int no_stats = -1;  // in place of the number of bins of a histogram, 0 for none
 
 enum class Output : int { identity, sigmoid, softmax };
 
@@ -74,7 +75,7 @@ class Network {
   ~Network();
 
   // out (m, n): logits, or values. Training: masks of `step`, batch statistics, and everything that
-  // backward needs is kept; x must live until then. bins > 0: statistics, and histograms of so
+  // backward needs is kept; x must live until then. bins >= 0: statistics, and histograms of so
   // many bins.
   void forward(const Context& context, View<const T> x, bool training, int bins, uint64_t step,
                View<T> out);
@@ -94,12 +95,17 @@ class Network {
                  const OptimizerRule<T>& rule, const double* lr, int64_t steps_done, uint64_t step,
                  int bins_at_last, double seconds);
 
+  // How many batches were monitored: statistics are of the last one.
+  int64_t monitored() const { return monitored_; }
+  // The rows of that batch; 0 when there is none, or when it was interrupted.
+  int64_t monitored_rows() const { return monitored_rows_; }
+  const Stats& stats(size_t layer);
+
   // What a step will take, from the last one; before the first, a guess.
   double seconds_of_step(int64_t rows, int threads) const;
 
   bool can_backward() const { return rows_ > 0; }
   int64_t batch_rows() const { return rows_; }
-  const Stats& stats(size_t layer) const { return states_.at(layer).stats; }
   const std::vector<int64_t>& counts(size_t layer) const { return states_.at(layer).counts; }
   const std::vector<double>& edges(size_t layer) const { return states_.at(layer).edges; }
   const std::vector<LayerConfig>& layers() const { return layers_; }
@@ -113,7 +119,7 @@ class Network {
   };
   // What one training batch leaves in a layer.
   struct State {
-    Buffer<T> a, z, x_hat, inv_std, dz;
+    Buffer<T> a, z, x_hat, inv_std, dz, moments;
     Buffer<uint16_t> mask;
     Buffer<double> unit_mean, penalties;
     Buffer<int64_t> unit_zeros;
@@ -126,8 +132,8 @@ class Network {
   // How a forward pass is done.
   struct Forward {
     bool training;
-    Stats* stats;  // or null
-    bool drops;    // in training
+    bool monitored;
+    bool drops;  // in training
   };
   // Where a block of one leaves what backward needs, and what it drops.
   struct Kept {
@@ -140,12 +146,13 @@ class Network {
   struct Plans {
     int64_t rows;
     int most_threads;
+    bool monitored;
     double seconds;  // what the last one took
     Pace pace;
     std::unique_ptr<TrainingStep<T>> alone, together;
   };
 
-  void reserve(int64_t rows, bool training);
+  void reserve(int64_t rows, bool training, bool monitored);
 
   // What belongs to a layer, for the batch of the last training forward. No memory where it is not
   // kept.
@@ -159,6 +166,9 @@ class Network {
   View<uint16_t> mask_of(size_t layer, Block) const;
   Dropout dropout_of(size_t layer, Block) const;
   Kept kept_of(size_t layer, Block, const Forward&) const;
+  Moments<T> moments_of(size_t layer, int64_t rows) const;
+  Moments<T> moments_of(size_t layer, Block, const Forward&) const;
+  void begin_monitoring();
 
   Context for_products(Context context) const;
 
@@ -179,8 +189,8 @@ class Network {
   void gradients(const Context&);
   double loss_and_gradients(const Context&, View<const T> x, int bins, uint64_t step);
   void update(const Context&, const OptimizerRule<T>&, const Update<T>&);
-  Plans& plans_of(int64_t rows, int most_threads);
-  double planned_step(int most_threads, const Dataset&, const int64_t* chosen,
+  Plans& plans_of(int64_t rows, int most_threads, bool monitored);
+  double planned_step(int most_threads, bool monitored, const Dataset&, const int64_t* chosen,
                       const OptimizerRule<T>&, const Update<T>&);
 
   std::vector<LayerConfig> layers_;
@@ -195,6 +205,7 @@ class Network {
   View<const T> x_{};  // input of the last training forward
   int64_t rows_ = 0;   // its rows; 0: nothing to go back through
   uint64_t step_ = 0;
+  int64_t monitored_ = 0, monitored_rows_ = 0;
   Targets<T> targets_;  // of the batch: the buffers below
   double divisor_ = 1;  // of its loss
   Buffer<T> batch_x_, batch_targets_, batch_weight_;

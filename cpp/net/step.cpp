@@ -22,14 +22,16 @@ struct Cut {
   int64_t end(int64_t i) const { return begin(i + 1); }
 };
 
-// Dropout masks are made for 8 rows by 16 columns at once, best for 16 rows.
-constexpr int64_t row_unit = 16, col_unit = 16;
+// Dropout masks are made for 8 rows by 16 columns at once, best for 16 rows; statistics for whole
+// row blocks.
+constexpr int64_t col_unit = 16;
+constexpr int64_t row_unit(bool monitored) { return monitored ? row_block : 16; }
 
 }  // namespace
 
 template <class T>
-TrainingStep<T>::TrainingStep(Network<T>& net, int64_t rows, int threads)
-    : rows(rows), threads(threads), net_(net), flow_(threads) {
+TrainingStep<T>::TrainingStep(Network<T>& net, int64_t rows, int threads, bool monitored)
+    : rows(rows), threads(threads), monitored(monitored), net_(net), flow_(threads) {
   layers_are_small() ? add_rows() : add_layers();
 }
 
@@ -47,7 +49,7 @@ bool TrainingStep<T>::layers_are_small() const {
 template <class T>
 void TrainingStep<T>::add_rows() {
   const size_t layers = net_.layers_.size();
-  const Cut cut(rows, row_unit, threads * divide_up(rows, 128 * threads));
+  const Cut cut(rows, row_unit(monitored), threads * divide_up(rows, 128 * threads));
   const Flow::Stage through = flow_.add(cut.parts, 1, [=, this](int64_t i, void*) {
     const int64_t r0 = cut.begin(i), r1 = cut.end(i);
     net_.gather(alone, *data_, chosen_, r0, r1);
@@ -55,7 +57,7 @@ void TrainingStep<T>::add_rows() {
     for (size_t l = 0; l < layers; ++l) {
       const Block block{r0, r1, 0, net_.layers_[l].fan_out};
       net_.product(alone, l, block, net_.input_of(l).row_range(r0, r1),
-                   net_.a_of(l).row_range(r0, r1), {true, nullptr, true});
+                   net_.a_of(l).row_range(r0, r1), {true, monitored, true});
     }
     net_.loss(alone, r0, r1);
     for (size_t l = layers; l-- > 1;) {
@@ -70,7 +72,7 @@ void TrainingStep<T>::add_rows() {
 template <class T>
 void TrainingStep<T>::add_layers() {
   const size_t layers = net_.layers_.size();
-  const Cut by_rows(rows, row_unit, divide_up(rows, 256));
+  const Cut by_rows(rows, row_unit(monitored), divide_up(rows, 256));
   // A stage whose groups are the parts of `by_rows`, each of some tasks by columns.
   const auto add_blocks = [&](int64_t cols, auto body) {
     const Cut by_cols(cols, col_unit, divide_up(cols, net_.bfloat16_ ? 256 : 96));
@@ -86,7 +88,7 @@ void TrainingStep<T>::add_layers() {
       body(Block{0, rows, by_cols.begin(j), by_cols.end(j)});
     });
   };
-  constexpr typename Network<T>::Forward training{true, nullptr, true};
+  const typename Network<T>::Forward training{true, monitored, true};
 
   // The stage that made what comes next reads, and whether its groups are parts of the rows.
   Flow::Stage made = add_blocks(1, [this](int64_t, Block block) {

@@ -14,7 +14,7 @@ namespace fanin {
 template <class T>
 class TrainingStep {
  public:
-  TrainingStep(Network<T>& net, int64_t rows, int threads);
+  TrainingStep(Network<T>& net, int64_t rows, int threads, bool monitored);
 
   // A step on these rows of data; the network knows their targets. Returns the loss.
   double run(const Dataset& data, const int64_t* chosen, const OptimizerRule<T>& rule,
@@ -22,6 +22,7 @@ class TrainingStep {
 
   const int64_t rows;
   const int threads;
+  const bool monitored;
 
  private:
   bool layers_are_small() const;

@@ -35,6 +35,9 @@ def matmul(x: Array, w: Array, *, out: Array | None = None) -> Array:
     Order of summation and tiles after K. Goto and R. van de Geijn, "Anatomy of high-performance
     matrix multiplication", ACM TOMS 34 (2008).
     """
+    product: Array | None = _core.matmul(x, w, out)  # what needs no explanation
+    if product is not None:
+        return product
     arguments.check_matmul(x, w, out)
     if out is None:
         out = np.empty((x.shape[0], w.shape[1]), x.dtype)

@@ -22,6 +22,7 @@ from .reference.arguments import FLOAT32, Array
 from .reference.dropout import dropout_threshold
 from .reference.loss import ClassWeight
 from .reference.optimizer import Optimizer
+from .reference.stats import ActivationStats
 from .stats import stats_of
 
 _OUTPUTS = {"identity": 0, "sigmoid": 1, "softmax": 2}  # as in cpp/net/network.hpp
@@ -61,6 +62,8 @@ class MLP(network.MLP):
             self._running_var,
         )
         self._all_rows = np.arange(0)
+        for i, layer in enumerate(self.layers):
+            layer.keep_stats(_LastStats(self._compiled, self._lock, i))
 
     def forward(self, x: Any, training: bool = False) -> Array:
         if not training:
@@ -89,14 +92,11 @@ class MLP(network.MLP):
         sample_weight: Array | None,
         class_weight: Array | None,
         label_smoothing: float,
-        monitor: bool = False,
+        stats: bool | int = False,
     ) -> float:
-        bins = training.MONITOR_BINS if monitor else 0
         loss: float = self._compiled.loss_and_gradients(
-            x, *_targets(y, sample_weight, class_weight), label_smoothing, bins, self.step
+            x, *_targets(y, sample_weight, class_weight), label_smoothing, _bins(stats), self.step
         )
-        if monitor:
-            self._read_stats(len(x))
         return loss
 
     def train_step(
@@ -108,21 +108,23 @@ class MLP(network.MLP):
         sample_weight: Any = None,
         class_weight: ClassWeight | None = None,
         label_smoothing: float = 0.0,
+        monitor: bool = False,
     ) -> float:
         if (
             sample_weight is None
             and class_weight is None
             and label_smoothing == 0.0
             and type(optimizer) in COMPILED
+            and type(monitor) is bool
         ):
             with self._lock:
-                loss = self._compiled.train_step(x, y, optimizer, self)
+                loss = self._compiled.train_step(x, y, optimizer, self, monitor)
                 if loss is not None:
                     self._pending = None
                     return loss
         return super().train_step(
             x, y, optimizer, sample_weight=sample_weight, class_weight=class_weight,
-            label_smoothing=label_smoothing,
+            label_smoothing=label_smoothing, monitor=monitor,
         )  # fmt: skip
 
     train_step.__doc__ = network.MLP.train_step.__doc__
@@ -139,12 +141,12 @@ class MLP(network.MLP):
         class_weight: Array | None,
         label_smoothing: float,
         scale: float | None,
-        monitor: bool,
+        stats: bool | int,
     ) -> tuple[float, int]:
         if type(optimizer) not in COMPILED:  # the user's own: step by step in Python
             return super()._train_rows(
                 x, y, sample_weight, rows, batch_size, optimizer, class_weight=class_weight,
-                label_smoothing=label_smoothing, scale=scale, monitor=monitor,
+                label_smoothing=label_smoothing, scale=scale, stats=stats,
             )  # fmt: skip
         if rows is None:
             if len(self._all_rows) < len(x):
@@ -168,7 +170,6 @@ class MLP(network.MLP):
             lr = np.array([optimizer.learning_rate(optimizer.steps + i) for i in range(steps)])
         else:
             lr = np.full(steps, float(optimizer.lr))
-        at_end = monitor and len(chosen) == count
         done, loss = self._compiled.train(
             x,
             1.0 if scale is None else scale,
@@ -179,20 +180,13 @@ class MLP(network.MLP):
             lr,
             optimizer.steps,
             self.step,
-            training.MONITOR_BINS if at_end else 0,
+            _bins(stats if len(chosen) == count else False),
             training.SLICE_SECONDS,
             threading.current_thread() is threading.main_thread(),
             optimizer,
             self,
         )
-        if at_end and done == count:
-            self._read_stats((count - 1) % batch_size + 1)
         return loss, done
-
-    def _read_stats(self, rows: int) -> None:
-        for i, layer in enumerate(self.layers):
-            *numbers, counts, edges = self._compiled.stats(i)
-            layer.stats = stats_of(tuple(numbers), rows, (counts, edges))
 
     def _order(self, count: int) -> NDArray[np.int64]:
         return permutation(count, self.seed, self.epoch)
@@ -232,6 +226,29 @@ def load(path: str | os.PathLike[str]) -> MLP:
         It is not such a file, is damaged, or was written by a later release; names the path.
     """
     return MLP._load(path)
+
+
+class _LastStats:
+    """A layer's statistics of the last monitored step, made of what it left when asked for."""
+
+    def __init__(self, compiled: Any, lock: threading.RLock, layer: int) -> None:
+        self.compiled, self.lock, self.layer = compiled, lock, layer
+        self.monitored = 0  # after how many monitored steps it was made
+        self.value: ActivationStats | None = None
+
+    def __call__(self) -> ActivationStats | None:
+        with self.lock:
+            if self.monitored != self.compiled.monitored:
+                found = self.compiled.stats(self.layer)
+                if found is not None:
+                    self.value = stats_of(*found)
+                self.monitored = self.compiled.monitored
+        return self.value
+
+
+def _bins(stats: bool | int) -> int:
+    """Return the bins of a histogram as compiled code takes them; -1 for no statistics at all."""
+    return -1 if stats is False else 0 if stats is True else stats
 
 
 Targets = tuple[Array | None, Array | None, Array | None, Array | None]

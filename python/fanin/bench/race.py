@@ -27,7 +27,7 @@ from . import Unavailable
 from .steps import network
 
 CRIPPLING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # either can halve NumPy's speed
-PAUSE = 0.04  # lets the last one's threads fall asleep: OpenBLAS's look for work 2^26 cycles long
+PAUSE = 0.15  # lets the last one's threads fall asleep: OpenBLAS's look for work for 0.11 s
 CHECKED_STEPS = 4
 # Four Adam steps in float32 against the float64 losses. A loss is a mean over the batch, good to a
 # few ulps (1e-7); Adam divides a gradient by its own size, so weights whose gradient is rounding

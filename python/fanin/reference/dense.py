@@ -11,6 +11,7 @@ D. Rumelhart, G. Hinton, R. Williams, "Learning representations by back-propagat
 Nature 323 (1986).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -198,7 +199,6 @@ class Layer:
     dbeta: Array | None
     running_mean: Array | None
     running_var: Array | None
-    stats: ActivationStats | None
 
     def __init__(
         self,
@@ -217,7 +217,7 @@ class Layer:
         running_var: Array,
     ) -> None:
         """Divide this layer's part of each flat vector: weight, then bias, or gamma and beta."""
-        fields: dict[str, Any] = dict.fromkeys(Layer.__annotations__)
+        fields: dict[str, Any] = dict.fromkeys((*Layer.__annotations__, "_stats"))
         fields.update(
             fan_in=fan_in, fan_out=fan_out, activation=activation, dropout=dropout,
             batch_norm=batch_norm, l1=l1, l2=l2, precision=precision,
@@ -233,14 +233,22 @@ class Layer:
             fields.update(running_mean=running_mean, running_var=running_var)
         vars(self).update(fields)
 
+    @property
+    def stats(self) -> ActivationStats | None:
+        """The statistics of the last monitored step, before dropout, or None."""
+        kept: ActivationStats | Callable[[], ActivationStats | None] | None = vars(self)["_stats"]
+        return kept() if callable(kept) else kept
+
+    def keep_stats(self, stats: ActivationStats | Callable[[], ActivationStats | None]) -> None:
+        """Let these be `stats`, or what the function returns when they are asked for."""
+        vars(self)["_stats"] = stats
+
     def __setattr__(self, name: str, value: Any) -> None:
-        """Copy into an array, set `stats`, refuse all else."""
+        """Copy into an array, refuse all else."""
         current = vars(self).get(name)
         if isinstance(current, np.ndarray):
             if value is not current:
                 current[...] = value
-        elif name == "stats":
-            vars(self)[name] = value
         else:
             raise AttributeError(f"{name}: a layer's settings are fixed when it is made")
 
@@ -275,15 +283,15 @@ class LayerCache(NamedTuple):
 
 
 def layer_forward(
-    layer: Layer, x: Array, key: Key, training: bool, bins: int
+    layer: Layer, x: Array, key: Key, training: bool, stats: bool | int
 ) -> tuple[Array, LayerCache]:
-    """Return dropout(f(batch_norm(x @ w + b))); statistics when bins > 0."""
+    """Return dropout(f(batch_norm(x @ w + b))); `stats` as in dense_forward."""
     dropout = layer.dropout if training else 0.0
     x, weight = _as_multiplied(layer, x), _as_multiplied(layer, layer.weight)
     if not layer.batch_norm:
         a, cache = dense_forward(
             x, weight, layer.bias,
-            activation=layer.activation, dropout=dropout, key=key, stats=bins,
+            activation=layer.activation, dropout=dropout, key=key, stats=stats,
         )  # fmt: skip
         return a, LayerCache(cache, None)
     assert layer.gamma is not None and layer.beta is not None
@@ -293,7 +301,8 @@ def layer_forward(
         z, layer.gamma, layer.beta, layer.running_mean, layer.running_var, training=training
     )
     a = activation_forward(y, layer.activation)
-    if bins:
+    if stats:
+        bins = 0 if stats is True else stats
         cache.stats = activation_stats(a, bins=bins, activation=layer.activation)
     if dropout > 0:
         a = drop(a, dropout, key)

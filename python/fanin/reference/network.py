@@ -285,7 +285,7 @@ class MLP:
 
     def _forward(self, x: Array, training: bool) -> Array:
         """Hook: return the output layer's z (m, outputs) for x (m, inputs) of the net's dtype."""
-        return self._run(x, training, monitor=False)
+        return self._run(x, training, stats=False)
 
     def _backward(self, dout: Array, need_dx: bool) -> Array | None:
         """Hook: fill the gradients after a training forward; return dx (m, inputs) if needed."""
@@ -302,10 +302,14 @@ class MLP:
         sample_weight: Array | None,
         class_weight: Array | None,
         label_smoothing: float,
-        monitor: bool = False,
+        stats: bool | int = False,
     ) -> float:
-        """Hook: fill the gradients for one checked batch; return the loss with its penalties."""
-        z = self._run(x, True, monitor)
+        """Hook: fill the gradients for one checked batch; return the loss with its penalties.
+
+        stats : True leaves each layer's statistics in layer.stats, an integer with a histogram of
+            so many bins
+        """
+        z = self._run(x, True, stats)
         loss, dz = training.output_loss(
             self.output, z, y, sample_weight, class_weight, label_smoothing
         )
@@ -346,14 +350,13 @@ class MLP:
         class_weight: Array | None,
         label_smoothing: float,
         scale: float | None,
-        monitor: bool,
+        stats: bool | int,
     ) -> tuple[float, int]:
         """Hook: steps over these rows (None: all, in order), in batches of `batch_size`.
 
         x has any real dtype: a batch is cast to the network's and multiplied by `scale`.  May
         return early, after about SLICE_SECONDS, and is then called again with the rows that are
-        left.  `monitor`: leave each layer's statistics of the batch that ends `rows` in
-        layer.stats.
+        left.  `stats`: as in `_loss_and_gradients`, of the batch that ends `rows`.
 
         Returns the sum of each step's loss times its rows, and the number of rows done.
         """
@@ -369,7 +372,7 @@ class MLP:
                 None if sample_weight is None else sample_weight[chosen],
                 class_weight,
                 label_smoothing,
-                monitor and end == count,
+                stats if end == count else False,
             )
             self.update(optimizer)
             total, done = total + loss * (end - done), end
@@ -381,14 +384,14 @@ class MLP:
         """Hook: return the shuffled order of `count` rows in the present epoch."""
         return permutation(count, self.seed, self.epoch)
 
-    def _run(self, x: Array, training_mode: bool, monitor: bool) -> Array:
+    def _run(self, x: Array, training_mode: bool, stats: bool | int) -> Array:
         a, caches = np.ascontiguousarray(x), []  # so that rounding is the same for any strides
-        bins = training.MONITOR_BINS if monitor else 0
         for i, layer in enumerate(self.layers):
-            a, cache = layer_forward(layer, a, (self.seed, self.step, i), training_mode, bins)
+            a, cache = layer_forward(layer, a, (self.seed, self.step, i), training_mode, stats)
             caches.append(cache)
-            if monitor:
-                layer.stats = cache.dense.stats
+            if stats:
+                assert cache.dense.stats is not None
+                layer.keep_stats(cache.dense.stats)
         if training_mode:
             self._caches = caches
         return a
@@ -514,6 +517,7 @@ class MLP:
         sample_weight: Any = None,
         class_weight: ClassWeight | None = None,
         label_smoothing: float = 0.0,
+        monitor: bool = False,
     ) -> float:
         """Do one step, `loss_and_gradients` and `update`; return the loss before it.
 
@@ -521,6 +525,7 @@ class MLP:
         ----------
         x, y, sample_weight, class_weight, label_smoothing : see `loss_and_gradients`
         optimizer : such as Adam(1e-3)
+        monitor : leave the statistics of this step in each layer's `stats`, without histogram
 
         Returns
         -------
@@ -532,6 +537,7 @@ class MLP:
             As `loss_and_gradients` and `update`.
         """
         training.check_optimizer(optimizer)
+        monitor = arguments.check_bool("monitor", monitor)
         with self._lock:
             x, y, weight, options = self._as_step(
                 x, y, sample_weight, class_weight, label_smoothing
@@ -539,7 +545,7 @@ class MLP:
             self._pending = None
             total, rows = self._train_rows(
                 x, y, weight, None, len(x), optimizer,
-                class_weight=options[0], label_smoothing=options[1], scale=None, monitor=False,
+                class_weight=options[0], label_smoothing=options[1], scale=None, stats=monitor,
             )  # fmt: skip
             return total / rows
 

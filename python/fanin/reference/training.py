@@ -304,7 +304,7 @@ def fit(
                 loss, rows = net._train_rows(
                     x, y, weight, order[done:used], batch_size, optimizer,
                     class_weight=options[0], label_smoothing=options[1],
-                    scale=scale, monitor=monitor,
+                    scale=scale, stats=MONITOR_BINS if monitor else False,
                 )  # fmt: skip
                 total, done = total + loss, done + rows
                 bar.advance(rows)
