@@ -18,6 +18,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+
 import script
 from fanin.bench import race, worker
 
@@ -33,7 +34,9 @@ LAYER = (256, 500, 500)
 DROPOUT = 0.5
 SIZES = (4, 64, 64, 2)
 LIMITS = {"products": 1.05, "layer": 0.40, "forward": 0.40}  # of NumPy's time
-Made = tuple[Callable[[], Any], Callable[[], None]]  # does it once; asserts that the answer is right
+Made = tuple[
+    Callable[[], Any], Callable[[], None]
+]  # does it once; asserts that the answer is right
 
 
 def product(who: str, m: int, k: int, n: int, layout: str, dtype: str) -> Made:
@@ -218,9 +221,7 @@ def products(figures: script.Figures, given: Any) -> None:
                 for layout in ("plain", "dw", "dx"):
                     script.progress(f"product {m} {k} {n} {layout} {dtype}")
                     case = {"m": m, "k": k, "n": n, "layout": layout, "dtype": dtype}
-                    ours, numpy = contest(
-                        pair, given.slices, given.seconds, kind="product", **case
-                    )
+                    ours, numpy = contest(pair, given.slices, given.seconds, kind="product", **case)
                     ratio = ours / numpy
                     shares = [2e-9 * m * k * n / one / peak for one in (ours, numpy)]
                     figures.add(
@@ -294,10 +295,8 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (all)")
     parser.add_argument("--dtypes", nargs="+", default=["float32", "float64"])
     given = parser.parse_args()
-    if unknown := [part for part in given.parts if part not in PARTS]:
-        parser.error(f"unknown part {unknown[0]!r}; known: {', '.join(PARTS)}")
     figures = script.Figures(given)
-    for part in given.parts or PARTS:
+    for part in script.chosen(parser, given.parts, PARTS):
         PARTS[part](figures, given)
     figures.save()
 

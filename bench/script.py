@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,15 @@ def options(doc: str, slices: int, seconds: float, threads: int = MOST) -> argpa
     )
     parser.add_argument("--json", metavar="FILE", help="write all figures there")
     return parser
+
+
+def chosen(parser: argparse.ArgumentParser, given: list[str], known: Iterable[str]) -> list[str]:
+    """The parts of a script that were asked for, or all it has."""
+    known = list(known)
+    for part in given:
+        if part not in known:
+            parser.error(f"unknown part {part!r}; known: {', '.join(known)}")
+    return given or known
 
 
 def progress(text: str) -> None:

@@ -331,10 +331,11 @@ def memory(figures: Any, given: Any) -> None:
     got, _ = fresh("memory-worker", given.data)
     above = (got["peak"] - got["loaded"]) / 1e6
     own = (got["imported"] - got["loaded"]) / 1e6
+    vectors = 4 * 4 * sum((k + 1) * n for k, n in itertools.pairwise(SIZES)) / 1e6
     figures.add(
         f"\npeak of fit on bytes above Python, NumPy and the data: {above:.0f} MB of at most 60"
         f"{' *' if above > 60 else ''} (importing fanin {own:.0f} MB; float32 parameters, "
-        f"gradients and moments {4 * 4 * sum((k + 1) * n for k, n in itertools.pairwise(SIZES)) / 1e6:.0f} MB)",
+        f"gradients and moments {vectors:.0f} MB)",
         kind="memory", **{f"{name}_bytes": value for name, value in got.items()},
     )  # fmt: skip
 
@@ -364,10 +365,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="for accuracy (5)")
     parser.add_argument("--contestants", nargs="+", metavar="NAME", choices=list(RUNS))
     given = parser.parse_args()
-    if unknown := [part for part in given.parts if part not in PARTS]:
-        parser.error(f"unknown part {unknown[0]!r}; known: {', '.join(PARTS)}")
     figures = script.Figures(given)
-    for part in given.parts or PARTS:
+    for part in script.chosen(parser, given.parts, PARTS):
         PARTS[part](figures, given)
     figures.save()
 

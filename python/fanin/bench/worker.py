@@ -60,7 +60,7 @@ class Contestant:
         self.timed: Repeated | None = None
 
     def losses(self, count: int, dtype: str = "float32") -> dict[str, Any]:
-        """The losses of the first steps, without dropout, and how far off they may be if it says."""
+        """The losses of the first steps, without dropout, and the contestant's own tolerance."""
         made = step(self.name)(self.on, 0.0, self.threads, dtype)
         tolerance = getattr(made, "tolerance", None)
         room = {} if tolerance is None else {"tolerance": tolerance}
