@@ -10,7 +10,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,18 @@ def own(script: str, contestant: str, threads: int, **environment: str) -> race.
     return race.Process(contestant, command, threads, environment)
 
 
+def machine_seconds() -> tuple[float, float]:
+    """Core-seconds used on the whole machine so far, the hypervisor's share included; ours."""
+    try:
+        ticks = [int(one) for one in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
+    except OSError:
+        return 0.0, 0.0
+    user, nice, system, _, _, irq, soft, steal = ticks
+    whole = (user + nice + system + irq + soft + steal) / os.sysconf("SC_CLK_TCK")
+    own = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return whole, sum(one.ru_utime + one.ru_stime for one in own)
+
+
 class Figures:
     """What a script found: lines on stdout while it runs, and at its end a file."""
 
@@ -73,6 +87,7 @@ class Figures:
             ["python", *(arg if arg.startswith("-") else Path(arg).name for arg in sys.argv)]
         )
         self.rows: list[dict[str, Any]] = []
+        self.begun = time.monotonic(), *machine_seconds()
         for line in report.describe(machine, given.threads, unset):
             self.say(line)
 
@@ -86,7 +101,12 @@ class Figures:
         self.rows.append(row)
 
     def save(self) -> None:
-        """Writes the file, when one was asked for."""
+        """Says how much of the machine others had, and writes the file when one was asked for."""
+        now = time.monotonic(), *machine_seconds()
+        spent, whole, own = (late - early for late, early in zip(now, self.begun, strict=True))
+        others = max(0.0, (whole - own) / (spent * (os.cpu_count() or 1)))
+        self.found["taken_by_others"] = others
+        self.say(f"\nother programs had {others:.1%} of the machine's time meanwhile")
         if self.path:
             self.found["rows"] = self.rows
             Path(self.path).write_text(json.dumps(self.found, indent=1) + "\n")
