@@ -320,7 +320,12 @@ def fit(figures: Any, given: Any) -> None:
         line = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in times.items())
         if len(times) == 2:
             line += f"; ratio {script.against(times['fanin'] / times['sklearn'], limit)}"
-        figures.add(f"\nfit of {EPOCHS} epochs, {dtype}: {line}", kind="fit", dtype=dtype, **found)
+        figures.add(
+            f"\nfit of {EPOCHS} epochs, {dtype}: {line}",
+            kind="fit of a library",
+            dtype=dtype,
+            **found,
+        )
 
 
 def memory(figures: Any, given: Any) -> None:
