@@ -92,7 +92,8 @@ def draw(points: list[dict[str, Any]], path: str) -> None:
         panel.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
         panel.grid(axis="y", color="0.9", linewidth=0.6)
     panels[0].set_ylabel("µs per training step")
-    panels[0].legend(frameon=False, loc="upper left")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, loc="outside upper center", ncols=len(labels))
     figure.savefig(path, dpi=130)
 
 

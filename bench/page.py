@@ -50,7 +50,7 @@ def steps(rows: Rows) -> str:
 
 
 def products(rows: Rows) -> str:
-    """One row a shape and layout; per dtype and threads time over NumPy's, and share of the peak."""
+    """One row a shape and layout; per dtype and threads time over NumPy's, share of the peak."""
     kinds = sorted({(row["dtype"], row["threads"]) for row in rows})
     at = {
         (row["m"], row["k"], row["n"], row["layout"], row["dtype"], row["threads"]): row
