@@ -68,7 +68,7 @@ def busy(figures: script.Figures, given: Any) -> None:
                 with busy_core() if state == "busy" else contextlib.nullcontext():
                     pair: list[list[float]] = [[], []]
                     turns = list(zip((one, default), pair, strict=True))
-                    race.take_turns(turns, given.slices, given.seconds)
+                    race.take_turns(turns, given.slices, given.seconds, again=state == "idle")
                 found[state] = [median(slices) for slices in pair]
         line = f"{name:22}"
         for state, limit in (("idle", IDLE), ("busy", BUSY)):
@@ -86,6 +86,7 @@ class Interleaved:
     """A training step, a product of NumPy's, and both in turn, in this process."""
 
     def __init__(self, step: str, threads: int):
+        self.threads = threads
         self.made = fanin_step.Step(network(step), network(step).dropout, threads)
         m, k, n = PRODUCT
         rng = np.random.default_rng(0)
@@ -113,8 +114,14 @@ class Interleaved:
         found: dict[str, list[float]] = {name: [] for name in self.timed}
         for _ in range(slices):
             for name, timed in self.timed.items():
-                time.sleep(race.PAUSE)
-                found[name].append(timed.slice(seconds)["seconds"])
+                for _ in range(20):
+                    time.sleep(race.PAUSE)
+                    quiet = race.undisturbed(self.threads)
+                    taken = timed.slice(seconds)["seconds"]
+                    time.sleep(race.PAUSE)
+                    if quiet and race.undisturbed(self.threads):
+                        break
+                found[name].append(taken)
         return {name: median(one) for name, one in found.items()}
 
 

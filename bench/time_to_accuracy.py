@@ -21,6 +21,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -255,6 +256,20 @@ def fresh(*arguments: str) -> tuple[Any, float]:
     return json.loads(line), seconds
 
 
+def undisturbed(threads: int, run: Callable[[], Any]) -> Any:
+    """What a run gives, the third at the latest, that nothing disturbed as far as can be seen."""
+    from fanin.bench import race
+
+    for _ in range(3):
+        time.sleep(race.PAUSE)
+        quiet = race.undisturbed(threads)
+        found = run()
+        time.sleep(race.PAUSE)
+        if quiet and race.undisturbed(threads):
+            break
+    return found
+
+
 def accuracy(figures: Any, given: Any) -> None:
     """Every contestant with every seed, one after the other."""
     import script
@@ -269,7 +284,9 @@ def accuracy(figures: Any, given: Any) -> None:
     for seed in range(given.seeds):
         for name in names:
             script.progress(f"accuracy: seed {seed + 1}/{given.seeds}, {name}")
-            got, seconds = fresh("worker", name, given.data, str(seed))
+            got, seconds = undisturbed(
+                given.threads, partial(fresh, "worker", name, given.data, str(seed))
+            )
             found[name].append((got["accuracy"], seconds))
     times = {name: median(seconds for _, seconds in runs) for name, runs in found.items()}
     figures.say(
@@ -311,8 +328,9 @@ def fit(figures: Any, given: Any) -> None:
             for turn in range(given.slices):
                 for one in workers:
                     script.progress(f"fit: {dtype}, turn {turn + 1}, {one.contestant}")
-                    time.sleep(race.PAUSE)
-                    got = one.ask("fit", dtype=dtype, seed=turn)
+                    got = undisturbed(
+                        given.threads, partial(one.ask, "fit", dtype=dtype, seed=turn)
+                    )
                     if got["accuracy"] < 0.96:
                         raise race.Failed(f"{one.contestant}: accuracy {got['accuracy']}")
                     found[one.contestant].append(got["seconds"])

@@ -153,6 +153,30 @@ def test_left_out(monkeypatch):
     assert report.record(results, 100)["contestants"]["numpy"]["slices"] == []
 
 
+def test_a_disturbed_slice_is_done_again(monkeypatch):
+    """Where two threads reach half of what they did, until patience ends."""
+    rates = iter([100, 100, 100, 50, 100, 100] + [50] * 1000)
+    monkeypatch.setattr(race._core, "fma_peak", lambda *a: next(rates))
+    monkeypatch.setattr(race, "best_rate", {})
+    monkeypatch.setattr(race, "PAUSE", 0.01)
+    monkeypatch.setattr(race, "PATIENCE", 0.1)
+
+    class Counted:
+        contestant, threads, asked = "counted", 2, 0
+
+        def ask(self, do, seconds):
+            self.asked += 1
+            return {"seconds": 1.0}
+
+    one, found = Counted(), []
+    race.take_turns([(one, found)], 2, 0.1)
+    assert (one.asked, len(found)) == (3, 2)
+    race.take_turns([(one, found)], 1, 0.1)
+    assert len(found) == 3
+    race.take_turns([(one, found)], 1, 0.1, again=False)
+    assert len(found) == 4
+
+
 class Terminal(io.StringIO):
     """A stderr that says it is a terminal."""
 

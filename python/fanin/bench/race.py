@@ -23,11 +23,13 @@ from statistics import median
 from types import TracebackType
 from typing import Any, Self
 
+from .. import _core, runtime
 from . import Unavailable
 from .steps import network
 
 CRIPPLING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # either can halve NumPy's speed
 PAUSE = 0.15  # lets the last one's threads fall asleep: OpenBLAS's look for work for 0.11 s
+PATIENCE = 60.0  # seconds a race may spend on slices that are done again
 CHECKED_STEPS = 4
 # Four Adam steps in float32 against the float64 losses. A loss is a mean over the batch, good to a
 # few ulps (1e-7); Adam divides a gradient by its own size, so weights whose gradient is rounding
@@ -79,7 +81,7 @@ class Process:
         threads: int,
         environment: Mapping[str, str] | None = None,
     ):
-        self.contestant = contestant
+        self.contestant, self.threads = contestant, threads
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 closed in __exit__
         clean = {name: value for name, value in os.environ.items() if name not in CRIPPLING}
         cores = os.sched_getaffinity(0)
@@ -186,18 +188,44 @@ def check_step(contestant: str, step: str, threads: int) -> None:
         check(worker, step)
 
 
+best_rate: dict[int, float] = {}
+
+
+def undisturbed(threads: int) -> bool:
+    """Whether so many threads reach what they reached at best in this process.
+
+    A host may put two cores of a virtual machine on one of its own for a minute, which no count of
+    used time shows: two threads then take as long as one.
+    """
+    rate = _core.fma_peak(runtime.isa(), "float32", threads, 0.01)
+    best_rate[threads] = max(rate, best_rate.get(threads, 0.0))
+    return rate > 0.85 * best_rate[threads]
+
+
 def take_turns(
     racing: Sequence[tuple[Process, list[float]]],
     slices: int,
     seconds: float,
     turn: Callable[[str], None] = lambda contestant: None,
+    again: bool = True,
 ) -> None:
-    """Gives each in turn a slice of so many seconds, and its list the seconds of one repetition."""
+    """Gives each in turn a slice of so many seconds, and its list the seconds of one repetition.
+
+    A slice during which the machine was disturbed is done again, unless `again` is false.
+    """
+    patience = PATIENCE if again else 0.0
     for _ in range(slices):
         for process, found in racing:
             turn(process.contestant)
-            time.sleep(PAUSE)
-            found.append(process.ask("slice", seconds=seconds)["seconds"])
+            while True:
+                begin = time.perf_counter()
+                time.sleep(PAUSE)
+                quiet = undisturbed(process.threads)
+                taken = process.ask("slice", seconds=seconds)["seconds"]
+                if patience <= 0 or (quiet and undisturbed(process.threads)):
+                    break
+                patience -= time.perf_counter() - begin
+            found.append(taken)
 
 
 @dataclass(frozen=True)
