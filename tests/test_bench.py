@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import os
@@ -9,8 +10,10 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import fanin
@@ -150,6 +153,30 @@ def test_left_out(monkeypatch):
     assert report.record(results, 100)["contestants"]["numpy"]["slices"] == []
 
 
+def test_a_disturbed_slice_is_done_again(monkeypatch):
+    """Where two threads reach half of what they did, until patience ends."""
+    rates = iter([100, 100, 100, 50, 100, 100] + [50] * 1000)
+    monkeypatch.setattr(race._core, "fma_peak", lambda *a: next(rates))
+    monkeypatch.setattr(race, "best_rate", {})
+    monkeypatch.setattr(race, "PAUSE", 0.01)
+    monkeypatch.setattr(race, "PATIENCE", 0.1)
+
+    class Counted:
+        contestant, threads, asked = "counted", 2, 0
+
+        def ask(self, do, seconds):
+            self.asked += 1
+            return {"seconds": 1.0}
+
+    one, found = Counted(), []
+    race.take_turns([(one, found)], 2, 0.1)
+    assert (one.asked, len(found)) == (3, 2)
+    race.take_turns([(one, found)], 1, 0.1)
+    assert len(found) == 3
+    race.take_turns([(one, found)], 1, 0.1, again=False)
+    assert len(found) == 4
+
+
 class Terminal(io.StringIO):
     """A stderr that says it is a terminal."""
 
@@ -241,7 +268,107 @@ def test_import_fanin_leaves_it_out():
     assert "fanin.batch_norm" in done.stdout
 
 
+def test_a_network_by_its_spec():
+    """What is not one of the five travels as a line of text."""
+    on = replace(network("tab"), batch=7)
+    assert network(on.spec) == on
+    (result,) = race.race(on.spec, ["fanin"], 1, 1, 0.02)
+    assert result.flops == on.step_flops
+    assert len(result.slices) == 1
+
+
+def test_a_variable_for_one_contestant():
+    program = "import os; from fanin.bench import worker; worker.serve(os.environ)"
+    with race.Process("env", ["-c", program], 1, {"FANIN_ISA": "avx2"}) as process:
+        assert process.ask("get", key="FANIN_ISA") == "avx2"
+
+
+# ---- the scripts in bench/ -------------------------------------------------------------------
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Imports one of them by name."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "bench"))
+    return importlib.import_module
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("who", ["fanin", "numpy"])
+def test_operations_are_right(script, who, dtype):
+    """Both contestants pass the checks that come before their times; a wrong answer does not."""
+    operations = script("operations")
+    for layout in ("plain", "dw", "dx"):
+        operations.product(who, 5, 40, 9, layout, dtype)[1]()
+    operations.layer(who, dtype)[1]()
+    operations.forward(who, dtype)[1]()
+    assert operations.Operations(who, 1).prepare("forward", dtype=dtype) == {}
+
+
+def test_a_wrong_product_is_noticed(script, monkeypatch):
+    operations = script("operations")
+    monkeypatch.setattr(fanin, "matmul", lambda x, w, out: np.multiply(x @ w, 1 + 1e-3, out=out))
+    case = {"m": 5, "k": 40, "n": 9, "layout": "plain", "dtype": "float32"}
+    assert "wrong answer" in operations.Operations("fanin", 1).prepare("product", **case)["wrong"]
+
+
+def test_steps_inside_fit(script):
+    """So many as were asked for, and the first has the loss of any other contestant's."""
+    made = script("overheads").Fit(network("rl"), 0.0, 1)
+    assert made.losses(1) == pytest.approx(race.true_losses("rl")[:1], rel=1e-6)
+    done = made.made.optimizer.steps
+    made.run(131)  # two epochs of 64, and 3
+    assert made.made.optimizer.steps == done + 131
+
+
+def test_time_to_accuracy(script, tmp_path):
+    """A fresh process answers with its accuracy; all contestants share the recipe."""
+    timed = script("time_to_accuracy")
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 10, 600).astype("u1")
+    x = rng.integers(0, 60, (600, 784)).astype("u1")
+    x[np.arange(600), y] = 255
+    path = str(tmp_path / "data.npz")
+    np.savez(path, x_train=x, y_train=y, x_test=x[:200], y_test=y[:200])
+    got, seconds = timed.fresh("worker", "fanin", path, "0")
+    assert 0 <= got["accuracy"] <= 1
+    assert seconds > 0
+    bytes_of = timed.memory_of_fit(path)
+    assert 0 < bytes_of["loaded"] <= bytes_of["peak"]
+
+
+def test_growth_is_drawn(script, tmp_path):
+    pytest.importorskip("matplotlib")
+    growth = script("growth")
+    points = [
+        {"sweep": sweep, "value": value, "floor": 1e-6 * value,
+         "seconds": {"fanin": 2e-6 * value, "numpy": 5e-6 * value}}
+        for sweep, values in growth.SWEEPS.items() for value in values
+    ]  # fmt: skip
+    growth.draw(points, str(tmp_path / "growth.png"))
+    assert (tmp_path / "growth.png").stat().st_size > 10_000
+
+
+def test_limits(script):
+    against = script("script").against
+    assert against(0.5, 0.6) == "  0.50 of at most 0.60"
+    assert against(0.7, 0.6).endswith("*")
+
+
 def test_every_contestant_has_a_step():
     folder = Path(report.__file__).parent
     for name in CONTESTANTS:
         assert (folder / f"{name.replace('-', '_')}_step.py").is_file()
+
+
+def test_breakdown():
+    """The parts are times, and add up to the step."""
+    row = report.breakdown("rl", 1, 0.1)
+    parts = [row[name] for name in (*report.WORK, "rest")]
+    assert all(part >= 0 for part in parts)
+    assert abs(sum(parts) - row["all"]) <= 1e-9 * row["all"]
+    assert 0.5 * row["all"] < sum(
+        row[name] for name in ("forward", "backward", "weights", "update")
+    )
+    first, second = report.breakdown_lines(row)
+    assert first.startswith("rl") and second.count("%") == len(parts) + 1

@@ -64,5 +64,8 @@ def versions_line() -> str:
 
 
 def step(name: str) -> Any:
-    """The class `Step` of a contestant; imports its library."""
+    """The class `Step` of a contestant, or what "module.name" names; imports its library."""
+    if "." in name:
+        module, _, made = name.rpartition(".")
+        return getattr(importlib.import_module(module), made)
     return importlib.import_module(f".{name.replace('-', '_')}_step", __name__).Step

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 from .. import network, optimizer, runtime
@@ -12,6 +14,8 @@ from .steps import Network
 class Step:
     """See `fanin.bench.Step`."""
 
+    precision: Literal["bfloat16"] | None = None
+
     def __init__(self, on: Network, dropout: float, threads: int, dtype: str = "float32"):
         runtime.set_num_threads(threads)
         self.net = network.MLP(
@@ -20,6 +24,7 @@ class Step:
             output=on.output,
             dropout=dropout,
             dtype=dtype,
+            precision=self.precision,
             seed=0,
         )
         self.net.parameters[:] = np.concatenate(

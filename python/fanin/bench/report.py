@@ -180,40 +180,60 @@ WORK = ("gather", "forward", "loss", "backward", "weights", "update", "waiting")
 BREAKDOWN_HEADER = f"{'step':8}threads" + "".join(f"{name:>10}" for name in (*WORK, "rest", "all"))
 
 
-def breakdown(step: str, threads: int, seconds: float) -> list[str]:
-    """Two lines below BREAKDOWN_HEADER: thread time of a step in microseconds, and its shares.
+def breakdown(step: str, threads: int, seconds: float) -> dict[str, Any]:
+    """Seconds of all threads per step, by what they did; they add up to `all`.
 
-    `waiting` is for what another thread has yet to make, `rest` everything else up to the time of
-    the step as Python sees it, times the threads: handing work over, waiting at the end, Python.
+    `waiting` is for what another thread has yet to make; `rest` is what is left of the time of the
+    step as Python sees it, times the threads: handing work over, waiting at the end, Python.
     """
     with race.Worker("fanin", step, threads) as worker:
         answer = worker.ask("breakdown", seconds=seconds)
     every = answer["seconds"] * threads
-    parts = [answer["threads"][name] for name in WORK]
-    parts += [every - sum(parts), every]
+    parts = {name: answer["threads"][name] for name in WORK}
+    rest = every - sum(parts.values())
+    return {"kind": "breakdown", "step": step, "threads": threads, **parts, "rest": rest,
+            "all": every}  # fmt: skip
+
+
+def breakdown_lines(row: dict[str, Any]) -> list[str]:
+    """Two lines below BREAKDOWN_HEADER: microseconds, and shares."""
+    parts = [row[name] for name in (*WORK, "rest", "all")]
     return [
-        f"{step:8}{threads:7}" + "".join(f"{part * 1e6:10.4g}" for part in parts),
-        f"{'':15}" + "".join(f"{part / every:10.1%}" for part in parts),
+        f"{row['step']:8}{row['threads']:7}" + "".join(f"{part * 1e6:10.4g}" for part in parts),
+        f"{'':15}" + "".join(f"{part / row['all']:10.1%}" for part in parts),
     ]
+
+
+def setting(machine: dict[str, Any], threads: int, unset: Sequence[str]) -> dict[str, Any]:
+    """The same for a file."""
+    return {
+        "processor": processor(),
+        "python": platform.python_version(),
+        "versions": versions(),
+        **machine,
+        "threads": threads,
+        "unset": list(unset),
+    }
 
 
 def run(options: argparse.Namespace) -> int:
     """The benchmark, as its command line says; the exit code."""
     steps, names, threads = checked(options)
-    if options.breakdown:
-        print("microseconds of all threads per step\n" + BREAKDOWN_HEADER)
-        for step in steps:
-            print("\n".join(breakdown(step, threads, 4 * options.seconds)), flush=True)
-        return 0
     out = sys.stderr if options.json == "-" else sys.stdout
     unset = [name for name in race.CRIPPLING if name in os.environ]
-    progress = Progress(len(steps), len(names) * (1 + options.slices))
-    records = []
+    progress = Progress(len(steps), 1 if options.breakdown else len(names) * (1 + options.slices))
+    records: list[dict[str, Any]] = []
     try:
         machine = race.machine(threads)
         peak = machine["peaks"]["fma_float32_gflops"]
-        progress.write([*describe(machine, threads, unset), "", HEADER], out)
+        header = BREAKDOWN_HEADER if options.breakdown else HEADER
+        progress.write([*describe(machine, threads, unset), "", header], out)
         for step in steps:
+            if options.breakdown:
+                records.append(breakdown(step, threads, 4 * options.seconds))
+                progress.finished(step)
+                progress.write(breakdown_lines(records[-1]), out)
+                continue
             results = race.race(
                 step,
                 names,
@@ -233,15 +253,10 @@ def run(options: argparse.Namespace) -> int:
         progress.close()
     if options.json:
         everything = {
-            "processor": processor(),
-            "python": platform.python_version(),
-            "versions": versions(),
-            **machine,
-            "threads": threads,
+            **setting(machine, threads, unset),
             "slices": options.slices,
             "seconds": options.seconds,
-            "unset": unset,
-            "steps": records,
+            "rows" if options.breakdown else "steps": records,
         }
         text = json.dumps(everything, indent=1) + "\n"
         if options.json == "-":

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,11 @@ class Network:
         layers = [k * n for k, n in itertools.pairwise(self.sizes)]
         return 2 * self.batch * (3 * sum(layers) - layers[0])
 
+    @property
+    def spec(self) -> str:
+        """The whole network as a line of text, which `network` turns back into it."""
+        return json.dumps(asdict(self))
+
     def __str__(self) -> str:
         return self.name
 
@@ -55,7 +61,10 @@ STEPS: tuple[Network, ...] = (
 
 
 def network(name: str) -> Network:
-    """One of the five by name."""
+    """One of the five by name, or any by its `spec`."""
+    if name.startswith("{"):
+        given = json.loads(name)
+        return Network(**given | {"sizes": tuple(given["sizes"])})
     known = [one.name for one in STEPS]
     if name not in known:
         raise ValueError(f"name: unknown step {name!r}; known: {', '.join(known)}")

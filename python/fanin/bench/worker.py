@@ -1,5 +1,7 @@
 """The process one contestant runs in: `python -m fanin.bench.worker CONTESTANT STEP THREADS`.
 
+STEP is a name, or a network's `spec`.
+
 It answers lines of JSON on stdin until that closes, each with one line on stdout; what a library
 prints goes to stderr. Who starts it (`race.Worker`) cleans its environment and binds it to cores.
 """
@@ -11,10 +13,43 @@ import math
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
-from . import Step, Unavailable, step
+from . import Unavailable, step
 from .steps import Network, network
+
+
+class Repeated:
+    """Work that is timed by doing it again and again; `run(count)` does it so often."""
+
+    def __init__(self, run: Callable[[int], None]):
+        self.run = run
+        self.seconds = math.inf  # of one, when last timed
+
+    def slice(self, seconds: float) -> dict[str, float]:
+        """The seconds of one, over about so many seconds."""
+        if self.seconds == math.inf:
+            self.run(2)  # compiles, allocates, wakes the threads
+            self.spend(min(0.05, seconds))
+        self.spend(0.1 * seconds)
+        return {"seconds": self.spend(seconds)}
+
+    def spend(self, seconds: float) -> float:
+        """Works for about so long; the seconds of one.
+
+        The last estimate says how many; a single one that had to wait for another program must
+        not make it one alone, so it is asked again until the time is used.
+        """
+        done, spent = 0, 0.0
+        begin = time.perf_counter()
+        while spent < 0.9 * seconds:
+            count = max(1, int((seconds - spent) / self.seconds))
+            self.run(count)
+            done += count
+            spent = time.perf_counter() - begin
+            self.seconds = spent / done
+        return self.seconds
 
 
 class Contestant:
@@ -22,38 +57,20 @@ class Contestant:
 
     def __init__(self, name: str, on: Network, threads: int):
         self.name, self.on, self.threads = name, on, threads
-        self.timed: Step | None = None
-        self.seconds = math.inf  # of a step, when last timed
+        self.timed: Repeated | None = None
 
     def losses(self, count: int, dtype: str = "float32") -> dict[str, Any]:
-        """The losses of the first steps, without dropout."""
-        return {"losses": step(self.name)(self.on, 0.0, self.threads, dtype).losses(count)}
+        """The losses of the first steps, without dropout, and the contestant's own tolerance."""
+        made = step(self.name)(self.on, 0.0, self.threads, dtype)
+        tolerance = getattr(made, "tolerance", None)
+        room = {} if tolerance is None else {"tolerance": tolerance}
+        return {"losses": made.losses(count), **room}
 
     def slice(self, seconds: float) -> dict[str, Any]:
         """The seconds of a step, over about so many seconds of steps."""
         if self.timed is None:
-            self.timed = step(self.name)(self.on, self.on.dropout, self.threads)
-            self.timed.run(2)  # compiles, allocates, wakes the threads
-            self.spend(min(0.05, seconds))
-        self.spend(0.1 * seconds)
-        return {"seconds": self.spend(seconds)}
-
-    def spend(self, seconds: float) -> float:
-        """Takes steps for about so long; the seconds of one.
-
-        The last estimate says how many; a single step that had to wait for another program must
-        not make it one alone, so it is asked again until the time is used.
-        """
-        assert self.timed is not None
-        taken, spent = 0, 0.0
-        begin = time.perf_counter()
-        while spent < 0.9 * seconds:
-            count = max(1, int((seconds - spent) / self.seconds))
-            self.timed.run(count)
-            taken += count
-            spent = time.perf_counter() - begin
-            self.seconds = spent / taken
-        return self.seconds
+            self.timed = Repeated(step(self.name)(self.on, self.on.dropout, self.threads).run)
+        return self.timed.slice(seconds)
 
     def breakdown(self, seconds: float) -> dict[str, Any]:
         """fanin: seconds per step, and of all threads by what they did, over that many seconds."""
@@ -84,6 +101,7 @@ class Contestant:
             "peaks": {
                 "isa": runtime.isa(),
                 "fma_float32_gflops": peaks.fma("float32", self.threads),
+                "fma_float64_gflops": peaks.fma("float64", self.threads),
                 "memory_gbs": peaks.memory(self.threads),
             },
         }
@@ -111,10 +129,8 @@ def blas() -> list[dict[str, Any]]:
     ]
 
 
-def main() -> None:
-    """Answers orders until stdin closes."""
-    name, on, threads = sys.argv[1:]
-    contestant = Contestant(name, network(on), int(threads))
+def serve(contestant: Any) -> None:
+    """Answers orders by the methods of `contestant` until stdin closes."""
     with os.fdopen(os.dup(1), "w", buffering=1) as replies:
         os.dup2(2, 1)
         for line in sys.stdin:
@@ -124,6 +140,12 @@ def main() -> None:
             except Unavailable as error:
                 answer = {"unavailable": str(error)}
             print(json.dumps(answer), file=replies)
+
+
+def main() -> None:
+    """Serves as the contestant of the command line."""
+    name, on, threads = sys.argv[1:]
+    serve(Contestant(name, network(on), int(threads)))
 
 
 if __name__ == "__main__":

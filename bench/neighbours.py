@@ -1,0 +1,165 @@
+"""What others on the machine cost: a busy process on the second core, and NumPy between our calls.
+
+    python bench/neighbours.py [busy] [interleaved] [--json FILE]
+
+busy: default threads against one thread, with the second core idle and with a process on it that
+never rests; steps and products. interleaved: training steps and `numpy.matmul` in turn in one
+process, against the sum of both alone; NumPy's threads look for work for 0.1 s after each product.
+Contestants take turns, each in a process of its own; figures are medians. An asterisk: above the
+limit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+import operations
+import script
+from fanin.bench import fanin_step, race, worker
+from fanin.bench.steps import STEPS, network
+
+IDLE, BUSY, INTERLEAVED = 1.05, 1.40, 1.5
+PRODUCTS = ((32, 64, 64), (64, 256, 256), (256, 500, 500), (1024, 1024, 1024))
+PRODUCT = (256, 500, 500)  # between the steps
+
+
+@contextlib.contextmanager
+def busy_core() -> Iterator[None]:
+    """A process that never rests, on the last core that is ours."""
+    core = max(os.sched_getaffinity(0))
+    program = f"import os\nos.sched_setaffinity(0, {{{core}}})\nwhile True: pass"
+    with subprocess.Popen([sys.executable, "-c", program]) as process:
+        time.sleep(0.2)
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+def busy(figures: script.Figures, given: Any) -> None:
+    """One thread is bound to the first core, so that the busy process never shares it."""
+    figures.say(
+        f"\ndefault threads against one (limits: idle {IDLE}, busy {BUSY})\n"
+        "case                    one us  default us   ratio   busy: one us  default us   ratio"
+    )
+    cases: list[tuple[str, Callable[[int], race.Process], dict[str, Any]]] = [
+        (on.name, lambda threads, on=on: race.Worker("fanin", on.name, threads), {}) for on in STEPS
+    ]
+    for m, k, n in PRODUCTS:
+        case = {"kind": "product", "m": m, "k": k, "n": n, "layout": "plain", "dtype": "float32"}
+        cases.append((f"product {m},{k},{n}", product_process, case))
+    for name, start, case in cases:
+        with start(1) as one, start(given.threads) as default:
+            for process in (one, default):
+                if case:
+                    process.ask("prepare", **case)
+            found = {}
+            for state in ("idle", "busy"):
+                script.progress(f"{name}, second core {state}")
+                with busy_core() if state == "busy" else contextlib.nullcontext():
+                    pair: list[list[float]] = [[], []]
+                    turns = list(zip((one, default), pair, strict=True))
+                    race.take_turns(turns, given.slices, given.seconds, again=state == "idle")
+                found[state] = [median(slices) for slices in pair]
+        line = f"{name:22}"
+        for state, limit in (("idle", IDLE), ("busy", BUSY)):
+            alone, together = found[state]
+            over = "*" if together > limit * alone else " "
+            line += f"{alone * 1e6:10.1f}{together * 1e6:12.1f}{together / alone:8.2f}{over}    "
+        figures.add(line.rstrip(), kind="busy", case=name, **found)
+
+
+def product_process(threads: int) -> race.Process:
+    return script.own(operations.__file__, "fanin", threads)
+
+
+class Interleaved:
+    """A training step, a product of NumPy's, and both in turn, in this process."""
+
+    def __init__(self, step: str, threads: int):
+        self.threads = threads
+        self.made = fanin_step.Step(network(step), network(step).dropout, threads)
+        m, k, n = PRODUCT
+        rng = np.random.default_rng(0)
+        self.x, self.w = rng.standard_normal((m, k), "f4"), rng.standard_normal((k, n), "f4")
+        self.out = np.empty((m, n), "f4")
+        self.timed = {
+            "step": worker.Repeated(self.made.run),
+            "product": worker.Repeated(self.multiply),
+            "both": worker.Repeated(self.both),
+        }
+
+    def multiply(self, count: int) -> None:
+        """So many products."""
+        for _ in range(count):
+            np.matmul(self.x, self.w, out=self.out)
+
+    def both(self, count: int) -> None:
+        """So many pairs of a step and a product."""
+        for _ in range(count):
+            self.made.run(1)
+            np.matmul(self.x, self.w, out=self.out)
+
+    def times(self, slices: int, seconds: float) -> dict[str, float]:
+        """The median seconds of each, in turn, NumPy's threads asleep when one begins."""
+        found: dict[str, list[float]] = {name: [] for name in self.timed}
+        for _ in range(slices):
+            for name, timed in self.timed.items():
+                for _ in range(20):
+                    time.sleep(race.PAUSE)
+                    quiet = race.undisturbed(self.threads)
+                    taken = timed.slice(seconds)["seconds"]
+                    time.sleep(race.PAUSE)
+                    if quiet and race.undisturbed(self.threads):
+                        break
+                found[name].append(taken)
+        return {name: median(one) for name, one in found.items()}
+
+
+def interleaved(figures: script.Figures, given: Any) -> None:
+    """Each step with the same product."""
+    figures.say(
+        f"\nsteps and numpy.matmul {PRODUCT} in turn (limit {INTERLEAVED})\n"
+        "step         step us  product us     both us   ratio to the sum"
+    )
+    for on in STEPS:
+        script.progress(f"interleaved {on}")
+        with script.own(__file__, on.name, given.threads) as process:
+            found = process.ask("times", slices=given.slices, seconds=given.seconds)
+        step, product, both = (found[name] for name in ("step", "product", "both"))
+        ratio = both / (step + product)
+        figures.add(
+            f"{on.name:8}{step * 1e6:12.1f}{product * 1e6:12.1f}{both * 1e6:12.1f}{ratio:9.2f}"
+            f"{' *' if ratio > INTERLEAVED else ''}",
+            kind="interleaved", step=on.name, times=found,
+        )  # fmt: skip
+
+
+PARTS = {"busy": busy, "interleaved": interleaved}
+
+
+def main() -> None:
+    """The parts asked for, or all."""
+    if sys.argv[1:2] == ["worker"]:
+        worker.serve(Interleaved(sys.argv[2], int(sys.argv[3])))
+        return
+    parser = script.options(__doc__ or "", slices=7, seconds=0.2)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (all)")
+    given = parser.parse_args()
+    figures = script.Figures(given)
+    for part in script.chosen(parser, given.parts, PARTS):
+        PARTS[part](figures, given)
+    figures.save()
+
+
+if __name__ == "__main__":
+    main()
