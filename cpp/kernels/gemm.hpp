@@ -195,9 +195,11 @@ template <class T>
 ProductPlan plan_product(View<const T> x, View<const T> w) {
   ProductPlan plan;
   // In place where each row of a panel is contiguous, and few enough rows use it, or few enough
-  // pages are touched, for a copy not to pay.
+  // pages are touched, for a copy not to pay. Tiles of 16 registers are low: they read a panel so
+  // often that it should fill no more lines of the first cache than it must.
   const int64_t bytes = w.rows * w.cols * int64_t(sizeof(T));
-  plan.copies_panels = w.col_stride != 1 || (x.rows > 2 * most_tile_rows && bytes > 512 * 784 * 4);
+  const bool pays = registers == 16 ? x.rows >= 48 && x.cols >= 64 : bytes > 512 * 784 * 4;
+  plan.copies_panels = w.col_stride != 1 || (x.rows > 2 * most_tile_rows && pays);
   // A copied panel should serve many rows (1024^3 on one thread, AVX-512: 83 % of the FMA peak with
   // 4 blocks a task, 89 % with 8); one read in place need not.
   const int64_t blocks = row_blocks(x.rows);
