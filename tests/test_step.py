@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
@@ -107,6 +110,16 @@ def test_statistics_stay_until_the_next_monitored_step():
     same_bits(kept.unit_mean, twin.layers[0].stats.unit_mean)
     net.train_step(*third, rule, monitor=True)
     assert net.layers[0].stats is not kept
+
+
+def test_layers_can_be_copied_and_pickled():
+    net = fanin.MLP([6, 5, 3])
+    (batch,) = batches([6, 5, 3], 20, "softmax", "float32", count=1)
+    for expected in (None, 20):
+        for twin in (copy.deepcopy(net.layers[0]), pickle.loads(pickle.dumps(net.layers[0]))):
+            same_bits(twin.weight, net.layers[0].weight)
+            assert (twin.stats and twin.stats.rows) == expected
+        net.train_step(*batch, fanin.SGD(0.1), monitor=True)
 
 
 @pytest.mark.parametrize("monitor", [1, "yes", None])

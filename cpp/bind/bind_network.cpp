@@ -236,7 +236,8 @@ class BoundNetwork {
     const InUse mine(in_use_);
     const int64_t rows = rows_if_plain<T>(x, fan_in());
     const py::object rate = names().lr.of(optimizer);
-    if (rows < least_rows_ || network_->seconds_of_step(rows, num_threads()) > longest_call ||
+    if (rows < least_rows_ ||
+        network_->seconds_of_step(rows, num_threads(), monitor) > longest_call ||
         !PyFloat_CheckExact(rate.ptr()) ||
         py::len(names().state.of(optimizer)) != py::len(names().moments.of(optimizer))) {
       return py::none();
@@ -293,7 +294,10 @@ class BoundNetwork {
     if (network_->monitored_rows() == 0) {
       return py::none();
     }
-    const Stats& of = network_->stats(layer);
+    const Stats of = [&] {
+      const Computing computing;
+      return network_->stats(layer);
+    }();
     const py::ssize_t units = network_->layers().at(layer).fan_out;
     return py::make_tuple(py::make_tuple(of.mean, of.std, of.min, of.max, of.zeros, of.saturated,
                                          py::array_t<double>(units, of.unit_mean),

@@ -200,22 +200,26 @@ ProductPlan plan_product(View<const T> x, View<const T> w) {
   const int64_t bytes = w.rows * w.cols * int64_t(sizeof(T));
   const bool pays = registers == 16 ? x.rows >= 48 && x.cols >= 64 : bytes > 512 * 784 * 4;
   plan.copies_panels = w.col_stride != 1 || (x.rows > 2 * most_tile_rows && pays);
+  plan.copies_x = x.row_stride == 1 && x.col_stride != 1 && x.rows >= 4 * strip_rows &&
+                  x.col_stride * int64_t(sizeof(T)) % 2048 == 0;
   // A copied panel should serve many rows (1024^3 on one thread, AVX-512: 83 % of the FMA peak with
   // 4 blocks a task, 89 % with 8); one read in place need not.
   const int64_t blocks = row_blocks(x.rows);
-  const int64_t blocks_per_task = plan.copies_panels ? 8 : 2;
+  const int64_t blocks_per_task = plan.copies_x ? 4 : plan.copies_panels ? 8 : 2;
   plan.row_tasks = (blocks + blocks_per_task - 1) / blocks_per_task;
-  plan.copies_x = x.row_stride == 1 && x.col_stride != 1 && x.rows >= 4 * strip_rows &&
-                  x.col_stride * int64_t(sizeof(T)) % 2048 == 0;
   // About 2 MFLOP a task (10 to 20 microseconds), so that a late thread costs little.
   const int64_t groups = (w.cols + patch_cols - 1) / patch_cols;
   const double flops = 2.0 * double(x.rows) * double(x.cols) * double(w.cols);
   const int64_t wanted = int64_t(flops / 2e6 / double(plan.row_tasks));
   const int64_t most = (groups + 2) / 3;
   plan.col_tasks = wanted < 1 ? 1 : wanted > most ? most : wanted;
-  if (plan.copies_x) {  // as many columns as can be for each copy
+  if (plan.copies_x) {  // as many columns as can be for each copy, but work for 16 threads
     constexpr int64_t wide = strip_vectors * width<T> / patch_cols;
-    plan.col_tasks = (groups + wide - 1) / wide;
+    const int64_t least = (groups + wide - 1) / wide;
+    const int64_t tasks = flops < 32e6 ? int64_t(flops / 2e6) : 16;
+    const int64_t parts = (tasks + plan.row_tasks - 1) / plan.row_tasks;
+    const int64_t narrow = parts < most ? parts : most;
+    plan.col_tasks = narrow < least ? least : narrow;  // more would not fit into scratch
   }
   return plan;
 }

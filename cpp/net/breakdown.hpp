@@ -8,10 +8,10 @@
 
 namespace fanin {
 
-enum class Work : int { gather, forward, loss, backward, weights, update, waiting, all };
-constexpr int work_count = 8;
-constexpr const char* work_names[work_count] = {"gather",  "forward", "loss",    "backward",
-                                                "weights", "update",  "waiting", "all"};
+enum class Work : int { gather, forward, loss, backward, weights, update, waiting };
+constexpr int work_count = 7;
+constexpr const char* work_names[work_count] = {"gather",  "forward", "loss",   "backward",
+                                                "weights", "update",  "waiting"};
 
 struct Breakdown {
   std::atomic<bool> counting{false};

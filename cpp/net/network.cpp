@@ -75,15 +75,12 @@ template <class T>
 Network<T>::~Network() = default;
 
 template <class T>
-void Network<T>::reserve(int64_t rows, bool training, bool monitored) {
+void Network<T>::reserve(int64_t rows, bool training) {
   int64_t widest = 0, scratch = 0;
   for (size_t l = 0; l < layers_.size(); ++l) {
     const LayerConfig& layer = layers_[l];
     State& state = states_[l];
     widest = std::max(widest, state.a_stride);
-    if (monitored) {
-      state.moments.resize(size_t(moments_size<T>(rows, layer.fan_out)));
-    }
     scratch = std::max({scratch, moments_size<T>(rows, layer.fan_out),
                         2 * column_sum_scratch(rows, layer.fan_out)});
     if (!training) {
@@ -281,30 +278,32 @@ typename Network<T>::Kept Network<T>::kept_of(size_t l, Block block, const Forwa
 
 // Those of the monitored batch.
 template <class T>
-Moments<T> Network<T>::moments_of(size_t l, int64_t rows) const {
-  return moments_in(states_[l].moments.data(), rows, layers_[l].fan_out);
+Moments<T> Network<T>::moments_of(size_t l) const {
+  return moments_in(states_[l].moments.data(), monitored_rows_, layers_[l].fan_out);
 }
 
 template <class T>
 Moments<T> Network<T>::moments_of(size_t l, Block block, const Forward& how) const {
-  return how.monitored ? moments_of(l, rows_).from(block.r0, block.c0) : Moments<T>{};
+  return how.monitored ? moments_of(l).from(block.r0, block.c0) : Moments<T>{};
 }
 
 template <class T>
-void Network<T>::begin_monitoring() {
+void Network<T>::begin_monitoring(int64_t rows) {
   ++monitored_;
-  monitored_rows_ = rows_;
-  for (State& state : states_) {
+  monitored_rows_ = 0;
+  for (size_t l = 0; l < layers_.size(); ++l) {
+    State& state = states_[l];
+    state.moments.resize(size_t(moments_size<T>(rows, layers_[l].fan_out)));
     state.counts.clear();
     state.edges.clear();
   }
+  monitored_rows_ = rows;
 }
 
 template <class T>
 const Stats& Network<T>::stats(size_t l) {
   State& state = states_.at(l);
-  ops_of<T>(table()).join_moments(moments_of(l, monitored_rows_), monitored_rows_,
-                                  layers_[l].fan_out, &state.stats);
+  ops_of<T>(table()).join_moments(moments_of(l), monitored_rows_, layers_[l].fan_out, &state.stats);
   return state.stats;
 }
 
@@ -457,16 +456,15 @@ double Network<T>::penalty() const {
 template <class T>
 void Network<T>::forward(const Context& context, View<const T> x, bool training, int bins,
                          uint64_t step, View<T> out) {
-  const Timed timed(Work::forward, context.threads);
   const bool monitored = bins >= 0;
-  reserve(x.rows, training, monitored);
+  reserve(x.rows, training);
   if (training) {
     x_ = x;
     rows_ = x.rows;
     step_ = step;
   }
   if (monitored) {
-    begin_monitoring();
+    begin_monitoring(x.rows);
   }
   const size_t last = layers_.size() - 1;
   View<const T> h = x;
@@ -488,9 +486,14 @@ void Network<T>::forward(const Context& context, View<const T> x, bool training,
     if (bins > 0) {
       count_histogram(context, l, a, bins);
       if (layer.dropout_threshold > 0) {
-        ops_of<T>(table()).activation_forward(
-            context, {a, nullptr, a, View<T>{}, Activation::identity, dropout_of(l, all),
-                      mask_of(l, all), nullptr, nullptr});
+        ops_of<T>(table()).activation_forward(context, {a,
+                                                        nullptr,
+                                                        a,
+                                                        View<T>{},
+                                                        Activation::identity,
+                                                        dropout_of(l, all),
+                                                        mask_of(l, all),
+                                                        {}});
       }
     }
     h = a;
@@ -543,7 +546,10 @@ double Network<T>::loss_and_gradients(const Context& context, View<const T> x,
 template <class T>
 double Network<T>::loss_and_gradients(const Context& context, View<const T> x, int bins,
                                       uint64_t step) {
-  forward(context, x, true, bins, step, View<T>{});
+  {
+    const Timed timed(Work::forward, context.threads);
+    forward(context, x, true, bins, step, View<T>{});
+  }
   {
     const Timed timed(Work::loss, context.threads);
     loss(context, 0, rows_);
@@ -590,9 +596,9 @@ template <class T>
 double Network<T>::planned_step(int most_threads, bool monitored, const Dataset& data,
                                 const int64_t* chosen, const OptimizerRule<T>& rule,
                                 const Update<T>& update) {
-  reserve(rows_, true, monitored);
+  reserve(rows_, true);
   if (monitored) {
-    begin_monitoring();
+    begin_monitoring(rows_);
   }
   Plans& plans = plans_of(rows_, most_threads, monitored);
   const int threads = plans.pace.threads(most_threads);
@@ -632,10 +638,9 @@ Progress Network<T>::train(const Context& context, const Dataset& data, const Ta
     const Update<T> constants = update_of(rule, lr[done.steps], steps_done + done.steps);
     double loss;
     if (bins <= 0 && rule.clip_norm == unlimited &&
-        seconds_of_step(rows_, context.threads) < longest_step) {
+        seconds_of_step(rows_, context.threads, bins == 0) < longest_step) {
       loss = planned_step(context.threads, bins == 0, data, chosen, rule, constants);
     } else {
-      const Timed timed(Work::all, context.threads);
       const Clock::time_point began = Clock::now();
       std::copy_n(running_mean_, running_count_, running_before_.data());
       std::copy_n(running_var_, running_count_, running_before_.data() + running_count_);
@@ -651,7 +656,9 @@ Progress Network<T>::train(const Context& context, const Dataset& data, const Ta
         break;
       }
       update(uninterrupted, rule, constants);
-      plans_of(rows_, context.threads, bins >= 0).seconds = seconds_since(began);
+      if (bins <= 0 && rule.clip_norm == unlimited) {  // what the same step would take next time
+        plans_of(rows_, context.threads, bins == 0).seconds = seconds_since(began);
+      }
     }
     done.loss += loss * double(rows_);
     done.rows += rows_;
@@ -665,9 +672,10 @@ Progress Network<T>::train(const Context& context, const Dataset& data, const Ta
 }
 
 template <class T>
-double Network<T>::seconds_of_step(int64_t rows, int threads) const {
+double Network<T>::seconds_of_step(int64_t rows, int threads, bool monitored) const {
   for (const Plans& plans : plans_) {
-    if (plans.rows == rows && plans.most_threads == threads && plans.seconds > 0) {
+    if (plans.rows == rows && plans.most_threads == threads && plans.monitored == monitored &&
+        plans.seconds > 0) {
       return plans.seconds;
     }
   }

@@ -97,12 +97,13 @@ class Network {
 
   // How many batches were monitored: statistics are of the last one.
   int64_t monitored() const { return monitored_; }
-  // The rows of that batch; 0 when there is none, or when it was interrupted.
+  // The rows of that batch; 0 when there is none, or when its step was interrupted: then its
+  // statistics are lost, as are those of the one before.
   int64_t monitored_rows() const { return monitored_rows_; }
   const Stats& stats(size_t layer);
 
   // What a step will take, from the last one; before the first, a guess.
-  double seconds_of_step(int64_t rows, int threads) const;
+  double seconds_of_step(int64_t rows, int threads, bool monitored) const;
 
   bool can_backward() const { return rows_ > 0; }
   int64_t batch_rows() const { return rows_; }
@@ -152,7 +153,7 @@ class Network {
     std::unique_ptr<TrainingStep<T>> alone, together;
   };
 
-  void reserve(int64_t rows, bool training, bool monitored);
+  void reserve(int64_t rows, bool training);
 
   // What belongs to a layer, for the batch of the last training forward. No memory where it is not
   // kept.
@@ -166,9 +167,9 @@ class Network {
   View<uint16_t> mask_of(size_t layer, Block) const;
   Dropout dropout_of(size_t layer, Block) const;
   Kept kept_of(size_t layer, Block, const Forward&) const;
-  Moments<T> moments_of(size_t layer, int64_t rows) const;
+  Moments<T> moments_of(size_t layer) const;
   Moments<T> moments_of(size_t layer, Block, const Forward&) const;
-  void begin_monitoring();
+  void begin_monitoring(int64_t rows);
 
   Context for_products(Context context) const;
 

@@ -235,7 +235,6 @@ void TrainingStep<T>::update(size_t l, Block block, View<const T> dw) {
 template <class T>
 double TrainingStep<T>::run(const Dataset& data, const int64_t* chosen,
                             const OptimizerRule<T>& rule, const Update<T>& update) {
-  const Timed timed(Work::all, threads);
   data_ = &data;
   chosen_ = chosen;
   rule_ = &rule;

@@ -240,8 +240,7 @@ class _LastStats:
         with self.lock:
             if self.monitored != self.compiled.monitored:
                 found = self.compiled.stats(self.layer)
-                if found is not None:
-                    self.value = stats_of(*found)
+                self.value = None if found is None else stats_of(*found)
                 self.monitored = self.compiled.monitored
         return self.value
 

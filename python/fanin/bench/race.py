@@ -222,7 +222,10 @@ def take_turns(
                 time.sleep(PAUSE)
                 quiet = undisturbed(process.threads)
                 taken = process.ask("slice", seconds=seconds)["seconds"]
-                if patience <= 0 or (quiet and undisturbed(process.threads)):
+                if patience <= 0:
+                    break
+                time.sleep(PAUSE)
+                if quiet and undisturbed(process.threads):
                     break
                 patience -= time.perf_counter() - begin
             found.append(taken)

@@ -235,13 +235,20 @@ class Layer:
 
     @property
     def stats(self) -> ActivationStats | None:
-        """The statistics of the last monitored step, before dropout, or None."""
+        """The statistics of the last monitored step, before dropout.
+
+        None before the first one, and after one that was interrupted.
+        """
         kept: ActivationStats | Callable[[], ActivationStats | None] | None = vars(self)["_stats"]
         return kept() if callable(kept) else kept
 
     def keep_stats(self, stats: ActivationStats | Callable[[], ActivationStats | None]) -> None:
         """Let these be `stats`, or what the function returns when they are asked for."""
         vars(self)["_stats"] = stats
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what copies and pickles hold: the arrays, and the statistics as they are now."""
+        return vars(self) | {"_stats": self.stats}
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Copy into an array, refuse all else."""
