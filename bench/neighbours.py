@@ -153,12 +153,7 @@ def main() -> None:
         worker.serve(Interleaved(sys.argv[2], int(sys.argv[3])))
         return
     parser = script.options(__doc__ or "", slices=7, seconds=0.2)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (all)")
-    given = parser.parse_args()
-    figures = script.Figures(given)
-    for part in script.chosen(parser, given.parts, PARTS):
-        PARTS[part](figures, given)
-    figures.save()
+    script.run(parser, PARTS)
 
 
 if __name__ == "__main__":

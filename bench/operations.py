@@ -292,13 +292,8 @@ def main() -> None:
         worker.serve(Operations(sys.argv[2], int(sys.argv[3])))
         return
     parser = script.options(__doc__ or "", slices=9, seconds=0.1)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (all)")
     parser.add_argument("--dtypes", nargs="+", default=["float32", "float64"])
-    given = parser.parse_args()
-    figures = script.Figures(given)
-    for part in script.chosen(parser, given.parts, PARTS):
-        PARTS[part](figures, given)
-    figures.save()
+    script.run(parser, PARTS)
 
 
 if __name__ == "__main__":

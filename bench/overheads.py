@@ -186,12 +186,7 @@ PARTS = {"dropout": dropout, "fit": fit, "avx2": avx2, "bfloat16": bfloat16}
 def main() -> None:
     """The parts asked for, or all."""
     parser = script.options(__doc__ or "", slices=7, seconds=0.3)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (all)")
-    given = parser.parse_args()
-    figures = script.Figures(given)
-    for part in script.chosen(parser, given.parts, PARTS):
-        PARTS[part](figures, given)
-    figures.save()
+    script.run(parser, PARTS)
 
 
 if __name__ == "__main__":

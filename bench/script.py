@@ -13,7 +13,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -117,3 +117,16 @@ def against(ratio: float, limit: float | None) -> str:
     if limit is None:
         return f"{ratio:6.2f}"
     return f"{ratio:6.2f} of at most {limit:.2f}{' *' if ratio > limit else ''}"
+
+
+def run(
+    parser: argparse.ArgumentParser,
+    parts: dict[str, Callable[[Figures, argparse.Namespace], None]],
+) -> None:
+    """Reads the options and runs the parts asked for, or all; each adds its figures."""
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(parts)} (all)")
+    given = parser.parse_args()
+    figures = Figures(given)
+    for part in chosen(parser, given.parts, parts):
+        parts[part](figures, given)
+    figures.save()

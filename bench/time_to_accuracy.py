@@ -385,14 +385,9 @@ def main() -> None:
 
     parser = script.options(__doc__ or "", slices=3, seconds=0)
     parser.add_argument("data", metavar="mnist.npz")
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (all)")
     parser.add_argument("--seeds", type=int, default=5, help="for accuracy (5)")
     parser.add_argument("--contestants", nargs="+", metavar="NAME", choices=list(RUNS))
-    given = parser.parse_args()
-    figures = script.Figures(given)
-    for part in script.chosen(parser, given.parts, PARTS):
-        PARTS[part](figures, given)
-    figures.save()
+    script.run(parser, PARTS)
 
 
 if __name__ == "__main__":
