@@ -18,7 +18,7 @@ except ModuleNotFoundError as error:
         "from outside of its source folder"
     ) from error
 
-from . import init, reference
+from . import init, reference, schedule
 from .activation import activation_backward, activation_forward
 from .batch_norm import batch_norm_backward, batch_norm_forward
 from .dense import DenseCache, dense_backward, dense_forward
@@ -29,12 +29,16 @@ from .network import MLP, load
 from .optimizer import SGD, Adam, AdamW, RMSprop
 from .reference import (
     ActivationStats,
+    AveragedWeights,
     BatchNormCache,
     BatchNormGradients,
+    Callback,
+    Checkpoint,
     DenseGradients,
     EarlyStopping,
     History,
     Layer,
+    LayerHistory,
     Optimizer,
 )
 from .runtime import available_isas, build_info, get_num_threads, isa, set_isa, set_num_threads
@@ -48,13 +52,17 @@ __all__ = [
     "ActivationStats",
     "Adam",
     "AdamW",
+    "AveragedWeights",
     "BatchNormCache",
     "BatchNormGradients",
+    "Callback",
+    "Checkpoint",
     "DenseCache",
     "DenseGradients",
     "EarlyStopping",
     "History",
     "Layer",
+    "LayerHistory",
     "Optimizer",
     "RMSprop",
     "activation_backward",
@@ -74,6 +82,7 @@ __all__ = [
     "matmul",
     "mean_squared_error",
     "reference",
+    "schedule",
     "set_isa",
     "set_num_threads",
     "sigmoid_cross_entropy",
