@@ -88,7 +88,7 @@ def check_callbacks(callbacks: Any) -> list[Callback]:
             )
         if not isinstance(callback, Callback) and not callable(callback):
             raise TypeError(
-                "callbacks: expected a Callback or callables f(net, history), "
+                "callbacks: expected callables f(net, history) or Callback objects, "
                 f"got {arguments.describe(callback)}"
             )
         if isinstance(callback, Callback):

@@ -18,7 +18,6 @@ All count steps; `steps_per_epoch` turns epochs into them.  They can be pickled,
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import arguments
@@ -43,8 +42,28 @@ def steps_per_epoch(rows: int, batch_size: int) -> int:
     return -(-rows // arguments.check_integer("batch_size", batch_size, 1))
 
 
-@dataclass(frozen=True)
-class Step:
+class Schedule:
+    """Base of the schedules without state: they are what their settings are."""
+
+    def __call__(self, step: int) -> float:
+        """Return the learning rate of the update after `step` updates."""
+        raise NotImplementedError
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether both are the same schedule."""
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        """Return what equal schedules share."""
+        return hash(repr(self))
+
+    def __repr__(self) -> str:
+        """Return the call that makes this schedule."""
+        settings = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        return f"{type(self).__name__}({settings})"
+
+
+class Step(Schedule):
     """The learning rate falls by a factor, again and again: lr factor^(number of falls).
 
     Parameters
@@ -60,31 +79,26 @@ class Step:
         A setting out of range.
     """
 
-    lr: float
-    steps: int | Sequence[int]
-    factor: float = 0.1
-
-    def __post_init__(self) -> None:
-        """Check the settings."""
-        arguments.check_nonnegative("lr", self.lr)
-        _check_factor(self.factor)
-        if isinstance(self.steps, Iterable):
-            steps = tuple(arguments.check_integer("steps", n, 1) for n in self.steps)
-            object.__setattr__(self, "steps", steps)
+    def __init__(self, lr: float, steps: int | Sequence[int], factor: float = 0.1) -> None:
+        """Check and keep the settings."""
+        self.lr = arguments.check_nonnegative("lr", lr)
+        self.steps: int | tuple[int, ...]
+        if isinstance(steps, Iterable):
+            self.steps = tuple(arguments.check_integer("steps", n, 1) for n in steps)
         else:
-            arguments.check_integer("steps", self.steps, 1)
+            self.steps = arguments.check_integer("steps", steps, 1)
+        self.factor = _check_factor(factor)
 
     def __call__(self, step: int) -> float:
         """Return the learning rate of the update after `step` updates."""
-        if isinstance(self.steps, Sequence):
+        if isinstance(self.steps, tuple):
             falls = sum(step >= n for n in self.steps)
         else:
             falls = step // self.steps
         return self.lr * self.factor**falls
 
 
-@dataclass(frozen=True)
-class Exponential:
+class Exponential(Schedule):
     """The learning rate falls steadily, by `factor` in each `steps` steps: lr factor^(t / steps).
 
     Parameters
@@ -99,23 +113,18 @@ class Exponential:
         A setting out of range.
     """
 
-    lr: float
-    steps: int
-    factor: float
-
-    def __post_init__(self) -> None:
-        """Check the settings."""
-        arguments.check_nonnegative("lr", self.lr)
-        arguments.check_integer("steps", self.steps, 1)
-        _check_factor(self.factor)
+    def __init__(self, lr: float, steps: int, factor: float) -> None:
+        """Check and keep the settings."""
+        self.lr = arguments.check_nonnegative("lr", lr)
+        self.steps = arguments.check_integer("steps", steps, 1)
+        self.factor = _check_factor(factor)
 
     def __call__(self, step: int) -> float:
         """Return the learning rate of the update after `step` updates."""
         return self.lr * self.factor ** (step / self.steps)
 
 
-@dataclass(frozen=True)
-class Cosine:
+class Cosine(Schedule):
     """Half a wave of a cosine, from `lr` to `end` in `steps` steps; `end` afterwards.
 
     Parameters
@@ -130,23 +139,18 @@ class Cosine:
         A setting out of range.
     """
 
-    lr: float
-    steps: int
-    end: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Check the settings."""
-        arguments.check_nonnegative("lr", self.lr)
-        arguments.check_integer("steps", self.steps, 1)
-        arguments.check_nonnegative("end", self.end)
+    def __init__(self, lr: float, steps: int, end: float = 0.0) -> None:
+        """Check and keep the settings."""
+        self.lr = arguments.check_nonnegative("lr", lr)
+        self.steps = arguments.check_integer("steps", steps, 1)
+        self.end = arguments.check_nonnegative("end", end)
 
     def __call__(self, step: int) -> float:
         """Return the learning rate of the update after `step` updates."""
         return _along_cosine(self.lr, self.end, step / self.steps)
 
 
-@dataclass(frozen=True)
-class WarmUp:
+class WarmUp(Schedule):
     """A straight way up to the first learning rate of another schedule, which then begins.
 
     Parameters
@@ -160,14 +164,10 @@ class WarmUp:
         A setting out of range.
     """
 
-    after: float | Callable[[int], float]
-    steps: int
-
-    def __post_init__(self) -> None:
-        """Check the settings."""
-        if not callable(self.after):
-            arguments.check_nonnegative("after", self.after)
-        arguments.check_integer("steps", self.steps, 1)
+    def __init__(self, after: float | Callable[[int], float], steps: int) -> None:
+        """Check and keep the settings."""
+        self.after = after if callable(after) else arguments.check_nonnegative("after", after)
+        self.steps = arguments.check_integer("steps", steps, 1)
 
     def __call__(self, step: int) -> float:
         """Return the learning rate of the update after `step` updates."""
@@ -176,8 +176,7 @@ class WarmUp:
         return full * min((step + 1) / (self.steps + 1), 1.0)
 
 
-@dataclass(frozen=True)
-class OneCycle:
+class OneCycle(Schedule):
     """Up and down again in one training, half a wave of a cosine each way.
 
     The learning rate goes from lr / start to lr in the first `rise` of the steps, then down to
@@ -196,21 +195,22 @@ class OneCycle:
         A setting out of range.
     """
 
-    lr: float
-    steps: int
-    rise: float = 0.3
-    start: float = 25.0
-    end: float = 1e4
-
-    def __post_init__(self) -> None:
-        """Check the settings."""
-        arguments.check_nonnegative("lr", self.lr)
-        arguments.check_integer("steps", self.steps, 1)
-        if arguments.check_below_one("rise", self.rise) <= 0:
-            raise ValueError(f"rise: expected a number in (0, 1), got {self.rise}")
-        for name, value in (("start", self.start), ("end", self.end)):
-            if arguments.check_positive(name, value) < 1:
-                raise ValueError(f"{name}: expected a number >= 1, got {value}")
+    def __init__(
+        self,
+        lr: float,
+        steps: int,
+        rise: float = 0.3,
+        start: float = 25.0,
+        end: float = 1e4,
+    ) -> None:
+        """Check and keep the settings."""
+        self.lr = arguments.check_nonnegative("lr", lr)
+        self.steps = arguments.check_integer("steps", steps, 1)
+        self.rise = arguments.check_below_one("rise", rise)
+        if self.rise <= 0:
+            raise ValueError(f"rise: expected a number in (0, 1), got {rise}")
+        self.start = _check_divisor("start", start)
+        self.end = _check_divisor("end", end)
 
     def __call__(self, step: int) -> float:
         """Return the learning rate of the update after `step` updates."""
@@ -318,6 +318,13 @@ def _check_factor(factor: Any) -> float:
     number = arguments.check_fraction("factor", factor)
     if number == 0:
         raise ValueError("factor: expected a number in (0, 1], got 0")
+    return number
+
+
+def _check_divisor(name: str, value: Any) -> float:
+    number = arguments.check_positive(name, value)
+    if number < 1:
+        raise ValueError(f"{name}: expected a number >= 1, got {value}")
     return number
 
 
