@@ -27,6 +27,7 @@ from .gemm import matmul
 from .loss import mean_squared_error, sigmoid_cross_entropy, softmax_cross_entropy
 from .network import MLP, load
 from .optimizer import SGD, Adam, AdamW, Optimizer, RMSprop
+from .plot import plot_activations, plot_gradients, plot_history
 from .stats import ActivationStats, activation_stats
 from .training import EarlyStopping, History
 
@@ -57,6 +58,9 @@ __all__ = [
     "load",
     "matmul",
     "mean_squared_error",
+    "plot_activations",
+    "plot_gradients",
+    "plot_history",
     "sigmoid_cross_entropy",
     "softmax_cross_entropy",
 ]
