@@ -85,8 +85,8 @@ def make_parser() -> argparse.ArgumentParser:
     bench.add_argument("--json", metavar="FILE", help="write every slice there; - is stdout")
     study = commands.add_parser(
         "study",
-        help="show what initial weights and scaled inputs do, as a table and a figure",
-        description="Trains nothing large: prints a table and writes a figure.",
+        help="show what initial weights, scaled inputs and regularisation do",
+        description="Each study takes a few seconds, prints a table and writes a figure.",
     )
     studies = study.add_subparsers(dest="study", required=True, metavar="STUDY")
     init = studies.add_parser(
@@ -102,7 +102,10 @@ def make_parser() -> argparse.ArgumentParser:
     contours = studies.add_parser(
         "contours", help="the cost of scaled and unscaled inputs, and their learning rates"
     )
-    for one in (init, chain, contours):
+    boundaries = studies.add_parser(
+        "boundaries", help="decision boundaries without regularisation, with L2, with dropout"
+    )
+    for one in (init, chain, contours, boundaries):
         one.add_argument("--seed", type=seed, default=0, help="of all that is drawn (0)")
         one.add_argument(
             "--out", metavar="DIR", default=".", help="folder of the figure, made if need be (.)"

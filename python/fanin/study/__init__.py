@@ -8,8 +8,8 @@
     decision_boundary     that of any classifier of two inputs
     check_cost_falls      a copy of a network, dropout off: does its cost fall?
 
-Each returns numbers; `.table()` is text, `.plot(axes)` a figure (pip install "fanin[plot]").  The
-first three are commands as well: python -m fanin study init.
+Each returns numbers; `.table()` is text, `.plot(axes)` a figure (pip install "fanin[plot]").  Four
+are commands as well: python -m fanin study init, or chain, contours, boundaries.
 """
 
 from .boundary import Boundaries, boundaries, decision_boundary, two_moons

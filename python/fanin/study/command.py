@@ -10,6 +10,7 @@ from typing import Any
 
 from ..demo import Unusable
 from ..reference import plot
+from .boundary import boundaries
 from .chain import linear_chain
 from .contours import cost_contours
 from .init import initialisation
@@ -31,8 +32,10 @@ def run(options: argparse.Namespace) -> None:
     elif options.study == "chain":
         settings = {name: getattr(options, name) for name in ("depth", "width", "seed")}
         studies = {"chain": partial(linear_chain, **settings)}
-    else:
+    elif options.study == "contours":
         studies = {"contours": partial(cost_contours, seed=options.seed)}
+    else:
+        studies = {"boundaries": partial(boundaries, seed=options.seed)}
     missing = None
     for name, study in studies.items():
         try:

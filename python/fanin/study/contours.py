@@ -138,7 +138,10 @@ class CostContours:
             for descent, style in ((one.drawn, "-"), (one.above, "--")):
                 label = f"{one.name}, {descent.learning_rate:.3g}"
                 panels[2].plot(descent.excess, style, color=colour, linewidth=1, label=label)
+        start = self.unscaled.drawn.excess[0]
         panels[2].set(yscale="log", xlabel="step", ylabel="cost over the smallest")
+        panels[2].set(xlim=(0, min(150, len(self.unscaled.drawn.excess) - 1)),
+                      ylim=(1e-10 * start, 1e4 * start))  # fmt: skip
         panels[2].set_title(f"{_DRAWN:g} and {1 + MARGIN:g} of the largest learning rate",
                             fontsize=10)  # fmt: skip
         panels[2].legend(frameon=False, fontsize=8)

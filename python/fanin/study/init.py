@@ -150,7 +150,10 @@ class InitialisationStudy:
             mean, std, da = row[depth:]
             mean.plot(layers, one.mean, marker="o", markersize=3, color=colour)
             mean.set_xticks([1, depth])
-            mean.set_ylim(*limits or (min(0, 1.1 * one.mean.min()), max(0, 1.1 * one.mean.max())))
+            if limits is not None:
+                mean.set_ylim(limits)
+            else:
+                mean.axhline(0, color="0.7", linewidth=0.8, zorder=0)
             mean.yaxis.get_offset_text().set_fontsize(7)
             for ax, values in ((std, one.std), (da, one.da_norm)):
                 plot.draw_norms(ax, layers, values, color=colour)
