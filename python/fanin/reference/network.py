@@ -20,7 +20,7 @@ from numpy.typing import DTypeLike, NDArray
 from . import arguments, saving, training
 from .activation import sigmoid
 from .arguments import Array
-from .dense import Layer, LayerCache, layer_backward, layer_forward
+from .dense import Layer, LayerCache, Norms, layer_backward, layer_forward, norm
 from .init import Init, draw, resolve
 from .loss import ClassWeight, softmax
 from .optimizer import Adam, AdamW, Optimizer
@@ -366,6 +366,7 @@ class MLP:
         while done < count:
             end = min(done + batch_size, count)
             chosen = slice(done, end) if rows is None else rows[done:end]
+            monitored = stats is not False and end == count
             loss = self._loss_and_gradients(
                 training.gather(x, chosen, self.dtype, scale),
                 y[chosen],
@@ -374,11 +375,19 @@ class MLP:
                 label_smoothing,
                 stats if end == count else False,
             )
+            before = [layer.weight.copy() for layer in self.layers] if monitored else []
             self.update(optimizer)
+            for i, weight in enumerate(before):
+                layer = self.layers[i]
+                self._keep_norms(i, (norm(layer.dweight), norm(layer.weight - weight)))
             total, done = total + loss * (end - done), end
             if time.perf_counter() > until:
                 break
         return total, done
+
+    def _keep_norms(self, layer: int, norms: Norms) -> None:
+        """Hook: these are a layer's norms in the monitored step just done."""
+        self.layers[layer].keep_norms(norms)
 
     def _order(self, count: int) -> NDArray[np.int64]:
         """Hook: return the shuffled order of `count` rows in the present epoch."""
@@ -525,7 +534,8 @@ class MLP:
         ----------
         x, y, sample_weight, class_weight, label_smoothing : see `loss_and_gradients`
         optimizer : such as Adam(1e-3)
-        monitor : leave the statistics of this step in each layer's `stats`, without histogram
+        monitor : leave the statistics of this step in each layer's `stats`, without histogram,
+            and its norms in `gradient_norm` and `update_norm`
 
         Returns
         -------
