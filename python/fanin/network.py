@@ -203,6 +203,9 @@ class MLP(network.MLP):
         last.look()
         last.last_norms = norms
 
+    def _nonfinite_layer(self) -> int:
+        return self._compiled.nonfinite_layer()
+
     def _order(self, count: int) -> NDArray[np.int64]:
         return permutation(count, self.seed, self.epoch)
 

@@ -22,17 +22,21 @@ from .batch_norm import (
     batch_norm_backward,
     batch_norm_forward,
 )
+from .bias_variance import bias_variance
 from .callbacks import Callback
 from .checkpoint import Checkpoint
 from .dense import DenseCache, DenseGradients, Layer, dense_backward, dense_forward
+from .diagnosis import diagnose
 from .dropout import dropout_mask
 from .early_stopping import EarlyStopping
+from .finding import Diagnosis, Finding
 from .gemm import matmul
 from .history import History, LayerHistory
 from .loss import mean_squared_error, sigmoid_cross_entropy, softmax_cross_entropy
 from .network import MLP, load
 from .optimizer import SGD, Adam, AdamW, Optimizer, RMSprop
-from .plot import plot_activations, plot_gradients, plot_history
+from .plot import plot_activations, plot_gradients, plot_history, plot_layers
+from .report import report
 from .stats import ActivationStats, activation_stats
 
 __all__ = [
@@ -48,7 +52,9 @@ __all__ = [
     "Checkpoint",
     "DenseCache",
     "DenseGradients",
+    "Diagnosis",
     "EarlyStopping",
+    "Finding",
     "History",
     "Layer",
     "LayerHistory",
@@ -59,8 +65,10 @@ __all__ = [
     "activation_stats",
     "batch_norm_backward",
     "batch_norm_forward",
+    "bias_variance",
     "dense_backward",
     "dense_forward",
+    "diagnose",
     "dropout_mask",
     "init",
     "load",
@@ -69,6 +77,8 @@ __all__ = [
     "plot_activations",
     "plot_gradients",
     "plot_history",
+    "plot_layers",
+    "report",
     "schedule",
     "sigmoid_cross_entropy",
     "softmax_cross_entropy",
