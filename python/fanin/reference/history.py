@@ -245,8 +245,7 @@ class History:
 
         Returns the axes.  Raises ImportError without matplotlib: pip install "fanin[plot]".
         """
-        # by name: this folder works without the rest of the package, but draws nothing by itself
-        return importlib.import_module("fanin.plot").plot_history(self, ax=ax)
+        return importlib.import_module(".plot", __package__).plot_history(self, ax=ax)
 
     def _shorten(self, epochs: int) -> None:
         """Forget an epoch that was interrupted while it was written down."""

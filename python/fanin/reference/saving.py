@@ -80,9 +80,8 @@ def parts(
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise ValueError("it holds one array, not an archive")
     with archive:
-        missing = {"config", *(names or ())} - set(archive.files)
-        if missing:
-            raise ValueError(f"it has no {', '.join(sorted(missing))}")
+        if "config" not in archive.files:
+            raise ValueError("it has no config")
         config = json.loads(str(archive["config"]))
         found = config.pop("format", None) if isinstance(config, dict) else None
         if found != kind:
@@ -91,6 +90,9 @@ def parts(
         version = config.pop("format_version", None)
         if version != FORMAT_VERSION:
             raise ValueError(f"format_version is {version!r}, this release reads {FORMAT_VERSION}")
+        missing = set(names or ()) - set(archive.files)
+        if missing:
+            raise ValueError(f"it has no {', '.join(sorted(missing))}")
         if names is None:
             names = [name for name in archive.files if name != "config"]
         return config, {name: archive[name] for name in names}

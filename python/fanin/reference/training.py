@@ -120,13 +120,15 @@ def check_own_loss(loss: Any, sample_weight: Any, class_weight: Any, label_smoot
     """Refuse what is no function, and options that a loss of one's own does not see."""
     if not callable(loss):
         raise TypeError(f"loss: expected a function f(z, y), got {arguments.describe(loss)}")
-    for name, value, none in (
-        ("sample_weight", sample_weight, None), ("class_weight", class_weight, None),
-        ("label_smoothing", label_smoothing, 0),
-    ):  # fmt: skip
-        if value is not none and value != none:
+    given = {
+        "sample_weight": sample_weight is not None,
+        "class_weight": class_weight is not None,
+        "label_smoothing": label_smoothing != 0,
+    }
+    for name, found in given.items():
+        if found:
             raise ValueError(
-                f"{name}: expected {none} with a loss of your own, which does not see it; "
+                f"{name}: expected none with a loss of your own, which does not see it; "
                 "put what it needs into y"
             )
 
@@ -657,8 +659,8 @@ def _average_among(callbacks: list[Callback]) -> AveragedWeights | None:
 def monitor_stride(net: "MLP", rows: int, steps: int) -> int:
     """Return every how manyth step to monitor, a power of two.
 
-    So rarely that to look at the layers costs at most 2 % of the training, from a guess at both; but
-    32 times in any case, as a short training of a small network is over in no time.
+    So rarely that to look at the layers costs at most 2 % of the training, from a guess at both;
+    but 32 times in any case, as a short training of a small network is over in no time.
     """
     weights = net.n_parameters
     step = max(1e-5, 6.0 * rows * weights / 4e11)  # seconds, on two fast cores
