@@ -72,11 +72,12 @@ HIGH_RATIO = 0.1
 LOW_RATIO = 1e-4
 # The least part of the loss of the first step that a training should take away.
 LEAST_FALL = 0.05
-# A final loss that much above the best one, or a loss that rose that much above the first step's,
-# is no noise of batches: the steps jump out of the valley.
-RISEN = 2.0
-# When the steps are too short the loss falls as fast at the end as at the beginning; less than
-# this part of it is gone.
+# Together with such steps: a loss that rose that much above the first step's, or ends that much
+# above the best epoch's (and by more than LEAST_FALL of the first), is no noise of batches.
+RISEN = 1.2
+RISEN_AGAIN = 2.0
+# Steps that short may do for a network that had little to learn: no finding when this part of the
+# loss is gone.
 LITTLE_FALL = 0.5
 
 
@@ -143,7 +144,7 @@ def _causes(candidates: list[tuple[int, Finding]]) -> list[Finding]:
     effects = [f for _, f in candidates if f.name not in {one.name for one in kept}]
     if effects:
         told = {f.name: f"{f.name} ({f.evidence})" for f in reversed(effects)}
-        text = "; as its effect: " + "; ".join(reversed(told.values()))
+        text = "; seen with it: " + "; ".join(reversed(told.values()))
         kept[0] = replace(kept[0], evidence=kept[0].evidence + text)
     return kept
 
@@ -261,14 +262,13 @@ class _Patient:
     def dead_later(self) -> Finding | None:
         """Units that were 0 for all rows of the last batches of the second half's epochs."""
         epochs = self.history.stats[len(self.history.stats) // 2 :]
-        if not epochs or sum(layer.rows for layer in (e[0] for e in epochs)) < ROWS_TO_TELL:
+        if not epochs or sum(epoch[0].rows for epoch in epochs) < ROWS_TO_TELL:
             return None
-        zero = [
-            [stats.unit_zeros == stats.rows for stats in layer]
+        fractions = [
+            np.all([stats.unit_zeros == stats.rows for stats in layer], axis=0).mean()
             for layer in zip(*epochs, strict=True)
         ]
-        fractions = np.array([np.all(layer, axis=0).mean() for layer in zero])
-        return self.dead(fractions, self.late)
+        return self.dead(np.array(fractions), self.late)
 
     def dead(self, fraction: Array, rows: Array) -> Finding | None:
         worst = _worst(fraction[: self.hidden])
@@ -373,10 +373,14 @@ class _Patient:
         )
 
     def ratios(self) -> Array:
-        """Return for each row the middle layer's update / weight; the first row when alone."""
+        """Return for each row the middle layer's update / weight.
+
+        The first row counts when alone only: weights that begin at 0 are all update then.
+        """
         with np.errstate(invalid="ignore"):
             ratio = np.median(self.monitor.update_ratio[self.rows], axis=1)
-        return np.nan_to_num(ratio[1:] if len(ratio) > 1 else ratio, nan=0.0)
+        ratio = ratio[1:] if len(ratio) > 1 else ratio
+        return np.minimum(np.nan_to_num(ratio, nan=0.0, posinf=math.inf), 1e9)
 
     def fall(self) -> tuple[float, float, float]:
         """Return the loss of the first step, the best and the last one of an epoch."""
@@ -390,9 +394,7 @@ class _Patient:
         first, best, last = self.fall()
         highest = float(np.max(self.monitor.loss[self.rows]))
         jumped = (
-            last > (1 - LEAST_FALL) * first
-            or last > RISEN * best + 0.01 * first
-            or highest > RISEN * first
+            max(last, highest) > RISEN * first or last > RISEN_AGAIN * best + LEAST_FALL * first
         )
         lost = self.dead_later() or self.saturated(self.late)
         if not (ratios.max() > HIGH_RATIO and (jumped or lost)):
@@ -411,9 +413,9 @@ class _Patient:
     def low_rate(self) -> Finding | None:
         ratios = self.ratios()
         first, best, last = self.fall()
-        if not 0 < ratios.max() < LOW_RATIO or not first > 0 or best < (1 - LITTLE_FALL) * first:
+        if self.monitor.first > 0 or not 0 < ratios.max() < LOW_RATIO:
             return None
-        if self.monitor.first > 0 and not self._still_falling():
+        if first <= 0 or best < (1 - LITTLE_FALL) * first:
             return None
         return Finding(
             "learning rate too low",
@@ -421,16 +423,6 @@ class _Patient:
             f"norm (1e-3 is usual, {LOW_RATIO:g} is little), and the loss went from {first:.3g} to "
             f"{last:.3g}",
             f"a learning rate {_power_of_ten(1e-3 / ratios.max()):g} times larger",
-        )
-
-    def _still_falling(self) -> bool:
-        """Return whether the second half of the epochs brought at least half as much as the one
-        before."""
-        losses = self.history.loss
-        middle = losses[len(losses) // 2]
-        return (
-            len(losses) > 2
-            and losses[0] - middle > 0 < middle - losses[-1] >= (losses[0] - middle) / 2
         )
 
     def loss(self) -> Finding | None:
