@@ -260,10 +260,13 @@ class _Patient:
             return np.asarray(np.median(self.monitor[name][rows], axis=0))
 
     def dead_later(self) -> Finding | None:
-        """Units that were 0 for all rows of the last batches of the second half's epochs."""
+        """Units that were 0 for all rows of the last batches of the second half's epochs.
+
+        Where those batches had too few rows to tell, the middle of the monitored ones.
+        """
         epochs = self.history.stats[len(self.history.stats) // 2 :]
-        if not epochs or sum(epoch[0].rows for epoch in epochs) < ROWS_TO_TELL:
-            return None
+        if sum(epoch[0].rows for epoch in epochs) < ROWS_TO_TELL:
+            return self.dead(self.middle("dead_fraction", self.late), self.late)
         fractions = [
             np.all([stats.unit_zeros == stats.rows for stats in layer], axis=0).mean()
             for layer in zip(*epochs, strict=True)

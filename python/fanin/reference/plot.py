@@ -301,6 +301,9 @@ def plot_layers(history: "History", axes: Any = None) -> Array:
         shown = np.where(np.isfinite(values) & (fraction | (values > 0)), values, math.nan)
         for layer, colour in enumerate(colours):
             ax.plot(monitor.steps, shown[:, layer], color=colour, linewidth=1, label=f"{layer}")
+        if len(monitor) > 1:
+            margin = 0.03 * (monitor.steps[-1] - monitor.steps[0])
+            ax.set_xlim(monitor.steps[0] - margin, monitor.steps[-1] + margin)
         if fraction:
             ax.set_ylim(-0.03, 1.03)
         elif np.isfinite(shown).any():
