@@ -215,7 +215,7 @@ SOUND = {
     "selu": {"activation": "selu"},
     "leaky relu": {"activation": "leaky_relu", "hidden": [200]},
     "no hidden layer": {"hidden": [], "optimizer": Adam(1e-2)},
-    "one unit wide": {"hidden": [32, 1, 32], "activation": "tanh", "optimizer": Adam(1e-2)},
+    "one unit wide": {"hidden": [32, 1, 32], "activation": "leaky_relu", "optimizer": Adam(1e-2)},
     "batch norm": {"batch_norm": True},
     "batch norm of sigmoid": {"batch_norm": True, "activation": "sigmoid"},
     "six relu": {"hidden": [32] * 6},

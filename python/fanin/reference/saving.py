@@ -29,7 +29,8 @@ def write(
 ) -> None:
     """Write settings and vectors; an old file stays until the new one is whole."""
     config = {"format": kind, "format_version": FORMAT_VERSION, **config}
-    replace(path, lambda file: np.savez(file, config=np.array(json.dumps(config)), **vectors))
+    text = np.array(json.dumps(config))
+    replace(path, lambda file: np.savez(file, config=text, **vectors))  # type: ignore[arg-type]
 
 
 def replace(path: str | os.PathLike[str], fill: Callable[[Any], Any]) -> None:
