@@ -568,7 +568,7 @@ class _Function:
         self.start = value()
         self.noise = 0.0
 
-    def measure_noise(self, p: Array, rng: np.random.Generator) -> None:
+    def measure_noise(self, p: Array, rng: "np.random.Generator") -> None:
         """Set `noise` by fourth differences over 12 points near p; at least half a last digit.
 
         Steps of 2**-40 leave nothing but rounding of what is smooth.  A fourth difference of
@@ -648,7 +648,7 @@ class _Function:
             above = row
         return best
 
-    def check(self, t: _Tensor, sample: int, rng: np.random.Generator) -> TensorCheck:
+    def check(self, t: _Tensor, sample: int, rng: "np.random.Generator") -> TensorCheck:
         """Check a tensor's entries, or so many of them and a direction."""
         size = t.p.size
         if self.eps is not None:
@@ -751,9 +751,9 @@ def _rms(x: Array) -> float:
     return math.sqrt(np.mean(np.square(x)))
 
 
-def _generator(seed: int, place: int) -> np.random.Generator:
+def _generator(seed: int, place: int) -> "np.random.Generator":
     return np.random.Generator(np.random.PCG64([seed, 1 + place]))
 
 
-def _signs(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+def _signs(rng: "np.random.Generator", shape: tuple[int, ...]) -> Array:
     return np.where(rng.random(shape) < 0.5, -1.0, 1.0)
