@@ -19,6 +19,9 @@ from . import arguments
 from .arguments import Array
 
 
+EPS = 1e-5  # what networks add to a variance
+
+
 @dataclass(slots=True, eq=False)
 class BatchNormCache:
     """What `batch_norm_forward` leaves for `batch_norm_backward`.
@@ -50,7 +53,7 @@ def batch_norm_forward(
     *,
     training: bool,
     momentum: float = 0.1,
-    eps: float = 1e-5,
+    eps: float = EPS,
 ) -> tuple[Array, BatchNormCache]:
     """Return y = gamma x_hat + beta and the cache for `batch_norm_backward`.
 
