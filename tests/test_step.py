@@ -95,6 +95,9 @@ def test_monitored_rows_all_the_way(rows):
 def test_monitored_layer_by_layer(rows, dtype):
     check_monitored([13, 70, 33, 5], rows, dropout=0.3, batch_norm=True, dtype=dtype)
     check_monitored([30, 1100, 1030, 17], rows, dropout=[0.0, 0.5], dtype=dtype)
+    for activation in ("tanh", "silu"):
+        check_monitored([13, 70, 33, 5], rows, dropout=0.3, batch_norm="after", dtype=dtype,
+                        input_dropout=0.2, activation=activation)  # fmt: skip
 
 
 def test_statistics_stay_until_the_next_monitored_step():
@@ -146,6 +149,31 @@ def test_layer_by_layer(rows):
     compare([13, 70, 33, 5], rows, dropout=0.3, batch_norm=True, l1=1e-4, l2=1e-3)
 
 
+@pytest.mark.parametrize("rows", ROWS[1:])
+@pytest.mark.parametrize("batch_norm", ["after", ["after", "before"], [False, "after"]], ids=str)
+def test_batch_norm_anywhere(rows, batch_norm):
+    settings = {"batch_norm": batch_norm, "l1": 1e-4, "input_dropout": 0.2}
+    compare([13, 70, 33, 5], rows, dropout=[0.3, 0.0], activation=["silu", "elu"], **settings)
+
+
+# What each layer's weights obey after an update; the norms of a column are about 1.
+LIMITED = {"input_dropout": 0.2, "max_norm": [0.8, None, 0.9], "l1": [1e-3, 0.0, 1e-2],
+           "l1_step": "proximal", "l2": 1e-3}  # fmt: skip
+
+
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_limited_rows_all_the_way(rows, dtype):
+    compare([13, 40, 33, 5], rows, dropout=0.3, dtype=dtype, **LIMITED)
+
+
+@pytest.mark.parametrize("rows", [2, 65, 300])
+@pytest.mark.parametrize("sizes", [[13, 70, 33, 5], [30, 1100, 1030, 17]], ids=str)
+@pytest.mark.parametrize("batch_norm", [False, "after"])
+def test_limited_layer_by_layer(rows, sizes, batch_norm):
+    compare(sizes, rows, batch_norm=batch_norm, **LIMITED)
+
+
 @pytest.mark.parametrize("rows", [1, 15, 70, 300])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_wide_layers(rows, dtype):
@@ -154,7 +182,7 @@ def test_wide_layers(rows, dtype):
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize("batch_norm", [False, True, "after"])
 def test_activations(activation, batch_norm):
     compare([9, 30, 21, 4], 50, activation=activation, batch_norm=batch_norm, dropout=0.2)
 
@@ -183,6 +211,7 @@ def test_losses(output, weighted):
 @pytest.mark.parametrize("sizes", [[9, 4], [9, 30, 4], [9, 1100, 600, 4]], ids=str)
 def test_optimizers(optimizer, sizes):
     compare(sizes, 70, optimizer=optimizer, l2=1e-3)
+    compare(sizes, 70, optimizer=optimizer, l1=1e-2, l1_step="proximal", max_norm=1.0)
 
 
 KINDS = {
@@ -191,6 +220,11 @@ KINDS = {
     "wide": ([30, 1100, 1030, 17], {"dropout": 0.5, "l2": 1e-3}),
     "float64": ([13, 200, 33, 5], {"dtype": "float64", "activation": "gelu"}),
     "bfloat16": ([50, 300, 270, 7], {"precision": "bfloat16", "dropout": 0.3}),
+    "after": ([13, 70, 33, 5], {"dropout": 0.3, "batch_norm": "after", "activation": "gelu"}),
+    "limited": ([13, 70, 33, 5], LIMITED),
+    "wide, limited": ([30, 1100, 1030, 17], LIMITED | {"batch_norm": ["after", "before"]}),
+    "bfloat16, after": ([50, 300, 270, 7], {"precision": "bfloat16", "batch_norm": "after",
+                                            **LIMITED}),
 }
 
 
