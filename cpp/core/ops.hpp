@@ -238,7 +238,7 @@ struct Update {
   double beta1, beta2;  // momentum or beta1; alpha or beta2
   double eps;
   double correction;  // Adam: 1 / sqrt(1 - beta2^t); else 1
-  double step_size;   // lr, SGD: lr / (1 - momentum); for `shrink`
+  double step_size;   // what a steady gradient is multiplied with, but for `second`; for `shrink`
   double decay;
   const uint8_t* decay_mask;  // (count) not 0 where a parameter decays; null: everywhere
   bool nesterov;

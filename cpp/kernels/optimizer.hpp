@@ -15,7 +15,7 @@
 //
 // And the regularisers: dw += l2 w + l1 sign(w), sign(0) = 0. What weights obey after a step:
 //
-//   shrink        w = sign(w) max(|w| - t, 0), t = l1 lr / (1 - momentum) for SGD,
+//   shrink        w = sign(w) max(|w| - t, 0), t = l1 lr (1 + momentum + momentum^2 + ...) for SGD,
 //                 l1 lr / (sqrt(s) + eps) for the others, s corrected as Adam's
 //   limit_norms   w[:, j] *= max_norm / ||w[:, j]|| where the norm is larger
 #pragma once

@@ -37,7 +37,11 @@ static inline Update<T> update_of(const OptimizerRule<T>& rule, double lr, int64
   Update<T> update{};
   update.lr = lr;
   update.correction = 1;
-  update.step_size = rule.rule == Rule::sgd ? lr / (1 - rule.beta1) : lr;
+  update.step_size = lr;
+  if (rule.rule == Rule::sgd) {  // a sum of gradients
+    const int64_t terms = steps_done + (rule.nesterov ? 2 : 1);
+    update.step_size = lr * (1 - power(rule.beta1, terms)) / (1 - rule.beta1);
+  }
   update.beta1 = rule.beta1;
   update.beta2 = rule.beta2;
   update.eps = rule.eps;

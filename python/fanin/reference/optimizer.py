@@ -124,12 +124,12 @@ class Optimizer:
         raise NotImplementedError
 
     def step_size(self, lr: float) -> float | Array:
-        """Return what the last update, of this learning rate, multiplied a mean gradient with.
+        """Return by what the last update, of this learning rate, multiplied a steady gradient.
 
-        A number, or one for each parameter (n,).  A proximal step that follows the update takes its
-        threshold times this, so that the two of them rest where the penalised loss is least: J. Yun,
-        A. Lozano, E. Yang, "Adaptive proximal gradient methods for structured neural networks",
-        NeurIPS 2021, Algorithm 1.
+        A number, or one for each parameter (n,).  The proximal step behind an update takes its
+        penalty times this: both move a parameter that rests at the minimum equally far, in opposite
+        directions.  J. Yun, A. Lozano, E. Yang, "Adaptive proximal gradient methods for structured
+        neural networks", NeurIPS 2021, Algorithm 1; SGD's momentum is a sum, not a mean.
         """
         raise NotImplementedError
 
@@ -215,8 +215,9 @@ class SGD(Optimizer):
         p -= lr * (g + self.momentum * v) if self.nesterov else lr * v
 
     def step_size(self, lr: float) -> float | Array:
-        """Return lr / (1 - momentum): momentum adds up gradients.  See `Optimizer.step_size`."""
-        return lr / (1 - self.momentum)
+        """Return lr (1 + momentum + momentum^2 + ...), `steps` terms.  See `Optimizer.step_size`."""
+        terms = self.steps + (1 if self.nesterov else 0)
+        return lr * (1 - self.momentum**terms) / (1 - self.momentum)
 
 
 class RMSprop(Optimizer):
