@@ -141,7 +141,9 @@ def test_by_hand(package):
 
 def test_bfloat16():
     """Folded weights are rounded to bfloat16 anew: to its 2^-8, not to that of float32."""
-    nets = [trained(fanin, "after", "float32", precision=precision) for precision in (None, "bfloat16")]
+    nets = [
+        trained(fanin, "after", "float32", precision=precision) for precision in (None, "bfloat16")
+    ]
     for net, x in nets:
         folded = net.folded()
         assert folded.precision == net.precision

@@ -61,7 +61,9 @@ def test_one_vector(batch_norm, package, dtype):
     wanted = ["before" if where is True else where for where in wanted]
     assert [layer.batch_norm for layer in net.layers] == [*wanted, False]
     assert net.batch_norm is any(wanted)
-    assert net.running_mean.size == net.running_var.size == np.dot([8, 6], [bool(w) for w in wanted])
+    assert (
+        net.running_mean.size == net.running_var.size == np.dot([8, 6], [bool(w) for w in wanted])
+    )
 
 
 def test_a_view_is_used(package):

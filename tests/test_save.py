@@ -105,7 +105,11 @@ def test_files_of_the_first_release(batch_norm, package, tmp_path):
     net.save(path)
     with np.load(path) as archive:
         config = json.loads(str(archive["config"]))
-        assert set(config) - {"format", "format_version"} >= {"input_dropout", "max_norm", "l1_step"}
+        assert set(config) - {"format", "format_version"} >= {
+            "input_dropout",
+            "max_norm",
+            "l1_step",
+        }
     for name in ("input_dropout", "max_norm", "l1_step"):
         del config[name]
     config["batch_norm"] = batch_norm

@@ -223,8 +223,10 @@ KINDS = {
     "after": ([13, 70, 33, 5], {"dropout": 0.3, "batch_norm": "after", "activation": "gelu"}),
     "limited": ([13, 70, 33, 5], LIMITED),
     "wide, limited": ([30, 1100, 1030, 17], LIMITED | {"batch_norm": ["after", "before"]}),
-    "bfloat16, after": ([50, 300, 270, 7], {"precision": "bfloat16", "batch_norm": "after",
-                                            **LIMITED}),
+    "bfloat16, after": (
+        [50, 300, 270, 7],
+        {"precision": "bfloat16", "batch_norm": "after", **LIMITED},
+    ),
 }
 
 

@@ -93,7 +93,8 @@ class BoundNetwork {
     for (const auto& [fan_in, fan_out, activation, threshold, batch_norm, l1, l2, max_norm] :
          layers) {
       if (fan_in < 1 || fan_out < 1 || activation < 0 || activation >= activation_count ||
-          threshold > 65535 || batch_norm < 0 || batch_norm > 2 || (!configs.empty() && configs.back().fan_out != fan_in)) {
+          threshold > 65535 || batch_norm < 0 || batch_norm > 2 ||
+          (!configs.empty() && configs.back().fan_out != fan_in)) {
         refuse("layers", "sizes that meet, known activations, thresholds below 65536");
       }
       configs.push_back({fan_in, fan_out, Activation(activation), threshold, BatchNorm(batch_norm),
@@ -108,7 +109,8 @@ class BoundNetwork {
       refuse("layers", "at least one layer, a known output, a threshold below 65536");
     }
     const LayerConfig& last = configs.back();
-    if (last.activation != Activation::identity || last.dropout_threshold > 0 || last.normalised()) {
+    if (last.activation != Activation::identity || last.dropout_threshold > 0 ||
+        last.normalised()) {
       refuse("layers", "a last layer without activation, dropout and batch norm");
     }
     softmax_ = Output(output) == Output::softmax;

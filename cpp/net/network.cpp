@@ -442,6 +442,8 @@ void Network<T>::loss(const Context& context, int64_t r0, int64_t r1) {
 template <class T>
 void Network<T>::product_backward(const Context& context, size_t l, Block below) {
   const LayerConfig& under = layers_[l - 1];
+  const Activation behind_dropout =
+      under.batch_norm == BatchNorm::after ? Activation::identity : under.activation;
   const View<const T> dz = dz_of(l).row_range(below.r0, below.r1);
   // w^T's columns are w's rows.
   const View<const T> w = weight_of(l, parameters_).row_range(below.c0, below.c1);
@@ -450,9 +452,7 @@ void Network<T>::product_backward(const Context& context, size_t l, Block below)
                                                             {{},
                                                              saved_of(l - 1).block(below),
                                                              dz_of(l - 1).block(below),
-                                                             under.batch_norm == BatchNorm::after
-                                                                 ? Activation::identity
-                                                                 : under.activation,
+                                                             behind_dropout,
                                                              dropout_of(l - 1, below),
                                                              mask_of(l - 1, below)}});
 }
@@ -465,10 +465,9 @@ void Network<T>::normalise_backward(const Context& context, size_t l, Block bloc
   const int64_t n = layer.fan_out, gamma = places_[l].gamma + block.c0;
   const View<T> dz = dz_of(l).block(block);
   T* scratch = scratch_.data() + block.c0 / 16 * 2 * column_sum_scratch(dz.rows, 16);
-  ops.batch_norm_backward(
-      context,
-      {dz, x_hat_of(l).block(block), parameters_ + gamma, states_[l].inv_std.data() + block.c0, dz,
-       gradients_ + gamma, gradients_ + gamma + n, true, scratch});
+  ops.batch_norm_backward(context, {dz, x_hat_of(l).block(block), parameters_ + gamma,
+                                    states_[l].inv_std.data() + block.c0, dz, gradients_ + gamma,
+                                    gradients_ + gamma + n, true, scratch});
   if (layer.batch_norm == BatchNorm::after) {
     ops.activation_backward(context, {dz, saved_of(l).block(block), dz, layer.activation, {}, {}});
   }
@@ -524,8 +523,8 @@ void Network<T>::shrink(const Context& context, const OptimizerRule<T>& rule,
   for (int64_t r = block.r0; r < block.r1; r += tall) {
     const int64_t start = places_[l].weight + r * layer.fan_out + block.c0;
     const T* none = nullptr;
-    ops_of<T>(table()).shrink(
-        context, part_of(rule, update, parameters_, none, start, tall * cols), layer.l1);
+    ops_of<T>(table()).shrink(context, part_of(rule, update, parameters_, none, start, tall * cols),
+                              layer.l1);
   }
 }
 
@@ -630,8 +629,8 @@ void Network<T>::backward(const Context& context, View<const T> dout, View<T> dx
   const View<const T> dz = dz_of(0), w = weight_of(0, parameters_);
   ops.gemm(for_products(context), dz, w.transposed(), dx);
   if (config_.input_threshold > 0) {
-    ops.activation_backward(context, {dx, dx, dx, Activation::identity, input_dropout_of(0),
-                                      input_mask_of(0, rows_)});
+    ops.activation_backward(
+        context, {dx, dx, dx, Activation::identity, input_dropout_of(0), input_mask_of(0, rows_)});
   }
 }
 

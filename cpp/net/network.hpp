@@ -4,7 +4,8 @@
 //
 // with dropout before layer 0 as well. The parameters, gradients and running statistics are the
 // caller's flat vectors, in the order
-//     per layer: w (k, n), b (n) unless batch norm before f makes it useless, gamma (n) and beta (n)
+//     per layer: w (k, n), b (n) unless batch norm before f makes it useless, gamma (n) and beta
+//     (n)
 // of batch norm; running means and variances in two more, of the layers with batch norm.
 // A network owns what one batch leaves behind: outputs, masks, normalised inputs, statistics. Its
 // methods are not safe to call from two threads at once; the caller sees to that.

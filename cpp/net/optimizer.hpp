@@ -76,7 +76,8 @@ static inline double gradient_scale(const Ops<T>& ops, const Context& context,
   return norm <= rule.clip_norm ? 1 : rule.clip_norm / norm;
 }
 
-// The part of an update for parameters [start, start + count), whose gradients begin at `gradients`.
+// The part of an update for parameters [start, start + count), whose gradients begin at
+// `gradients`.
 template <class T>
 static inline Update<T> part_of(const OptimizerRule<T>& rule, Update<T> update, T* parameters,
                                 const T* gradients, int64_t start, int64_t count) {

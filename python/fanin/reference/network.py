@@ -921,9 +921,7 @@ def _batch_norms(sizes: Sequence[int], batch_norm: Any) -> list[str | Literal[Fa
     return [*norms, False]
 
 
-def _parameters_per_layer(
-    sizes: Sequence[int], norms: Sequence[str | Literal[False]]
-) -> list[int]:
+def _parameters_per_layer(sizes: Sequence[int], norms: Sequence[str | Literal[False]]) -> list[int]:
     """Return how many parameters each layer has: weights, bias, gamma and beta."""
     return [
         k * n + n * len(vectors_of(norm))
