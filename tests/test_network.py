@@ -110,8 +110,8 @@ def test_repr(package):
     for part in ("4 -> 8", "8 -> 3", "tanh", "softmax", "0.25", "batch norm", "l2"):
         assert part in text
     assert all(len(line) < 80 for line in text.splitlines())
-    text = repr(package.MLP([4, 8, 6, 3], batch_norm=["after", "before"], dropout=[0.5, 0.0], l1=0.1,
-                            input_dropout=0.2, l1_step="proximal", max_norm=3))  # fmt: skip
+    text = repr(package.MLP([4, 8, 6, 3], batch_norm=["after", "before"], dropout=[0.5, 0.0],
+                            l1=0.1, input_dropout=0.2, l1_step="proximal", max_norm=3))  # fmt: skip
     lines = text.splitlines()
     limits = "proximal l1 0.1, max_norm 3"
     assert lines[1].endswith(f"input dropout 0.2, relu, batch norm, dropout 0.5, {limits}")

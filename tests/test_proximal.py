@@ -222,7 +222,7 @@ def test_a_subclass_takes_the_same_steps():
 
 
 def test_the_rate_is_the_updates(package):
-    """A learning rate that changes from step to step: the threshold is that of the step just done."""
+    """A learning rate that changes: the threshold is that of the step just done."""
     rates = [0.5, 0.25, 0.125]
     net = package.MLP([1, 1], output="identity", l1=0.5, l1_step="proximal", dtype="float64")
     net.layers[0].weight = 1

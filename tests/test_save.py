@@ -52,8 +52,8 @@ def same_network(net, other):
     ):
         assert getattr(net, name) == getattr(other, name), name
     for a, b in zip(net.layers, other.layers, strict=True):
-        for name in ("fan_in", "fan_out", "activation", "dropout", "batch_norm", "l1", "l2", "l1_step",
-                     "max_norm"):  # fmt: skip
+        for name in ("fan_in", "fan_out", "activation", "dropout", "batch_norm", "l1", "l2",
+                     "l1_step", "max_norm"):  # fmt: skip
             assert getattr(a, name) == getattr(b, name), name
     for name in ("parameters", "running_mean", "running_var"):
         same_bits(getattr(net, name), getattr(other, name))

@@ -326,6 +326,16 @@ class BoundNetwork {
                                          array_or_none(network_->edges(layer))));
   }
 
+  // Of a layer's weights in the last monitored step: the norms of their gradient and of what the
+  // step added; None when there was no such step.
+  py::object norms(size_t layer) {
+    const InUse mine(in_use_);
+    if (network_->monitored_rows() == 0 || !network_->updated()) {
+      return py::none();
+    }
+    return py::make_tuple(network_->gradient_norm(layer), network_->update_norm(layer));
+  }
+
  private:
   // Not left to the caller: Python looks for signals as soon as a call has returned, and the
   // parameters would then have taken steps that nobody counted.
@@ -443,7 +453,8 @@ void bind_network_of(py::module_& module, const char* name) {
       .def("train", &Bound::train)
       .def("train_step", &Bound::train_step)
       .def_property_readonly("monitored", &Bound::monitored)
-      .def("stats", &Bound::stats);
+      .def("stats", &Bound::stats)
+      .def("norms", &Bound::norms);
 }
 
 }  // namespace

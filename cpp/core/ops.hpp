@@ -225,6 +225,14 @@ static inline int64_t norm_pieces(int64_t count) { return (count + norm_piece - 
 
 constexpr double unlimited = __builtin_inf();
 
+// Sums of squares over some parameters, in 16 lanes: of their gradients, in double since those that
+// vanish or explode are what one looks for, and of what an update adds to them.
+template <class T>
+struct Squares {
+  double gradient[16];
+  T change[16];
+};
+
 // An optimizer's step over `count` elements; `decay` is AdamW's lr * weight_decay. Where it says g,
 // the rule sees gradient_scale * min(max(g, -clip_value), clip_value); NaN stays NaN.
 template <class T>
@@ -243,6 +251,7 @@ struct Update {
   const uint8_t* decay_mask;  // (count) not 0 where a parameter decays; null: everywhere
   bool nesterov;
   double clip_value = unlimited, gradient_scale = 1;
+  Squares<T>* squares = nullptr;  // where wanted; of gradients as they are given
 
   [[gnu::always_inline]] bool clips() const {
     return clip_value < unlimited || gradient_scale != 1;

@@ -8,6 +8,7 @@
 #include <limits>
 #include <utility>
 
+#include "../core/parallel.hpp"
 #include "../core/random.hpp"
 #include "../core/sum.hpp"
 #include "../kernels/dispatch.hpp"
@@ -31,6 +32,18 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// sqrt of the sum of the 16 lanes that each piece has.
+template <class Lanes>
+double norm_of(int64_t pieces, const Lanes& lanes) {
+  double sum[16] = {};
+  for (int64_t i = 0; i < pieces; ++i) {
+    for (int l = 0; l < 16; ++l) {
+      sum[l] += double(lanes(i)[l]);
+    }
+  }
+  return std::sqrt(tree_sum(sum));
 }
 
 bool stopped(const Context& context) {
@@ -341,9 +354,11 @@ template <class T>
 void Network<T>::begin_monitoring(int64_t rows) {
   ++monitored_;
   monitored_rows_ = 0;
+  updated_ = false;
   for (size_t l = 0; l < layers_.size(); ++l) {
     State& state = states_[l];
     state.moments.resize(size_t(moments_size<T>(rows, layers_[l].fan_out)));
+    state.squares.resize(size_t(layers_[l].pieces()));
     state.counts.clear();
     state.edges.clear();
   }
@@ -355,6 +370,18 @@ const Stats& Network<T>::stats(size_t l) {
   State& state = states_.at(l);
   ops_of<T>(table()).join_moments(moments_of(l), monitored_rows_, layers_[l].fan_out, &state.stats);
   return state.stats;
+}
+
+template <class T>
+double Network<T>::gradient_norm(size_t l) const {
+  const Squares<T>* const pieces = states_.at(l).squares.data();
+  return norm_of(layers_[l].pieces(), [=](int64_t i) { return pieces[i].gradient; });
+}
+
+template <class T>
+double Network<T>::update_norm(size_t l) const {
+  const Squares<T>* const pieces = states_.at(l).squares.data();
+  return norm_of(layers_[l].pieces(), [=](int64_t i) { return pieces[i].change; });
 }
 
 template <class T>
@@ -680,19 +707,57 @@ double Network<T>::loss_and_gradients(const Context& context, View<const T> x, i
 }
 
 template <class T>
-void Network<T>::update(const Context& context, const OptimizerRule<T>& rule, Update<T> update) {
+void Network<T>::update(const Context& context, const OptimizerRule<T>& rule, Update<T> update,
+                        bool monitored) {
   const Timed timed(Work::update, context.threads);
   const Ops<T>& ops = ops_of<T>(table());
   update.gradient_scale =
       gradient_scale(ops, context, rule, gradients_, places_.back().other + layers_.back().others(),
                      norm_scratch_);
   for (size_t l = 0; l < layers_.size(); ++l) {
-    const int64_t start = places_[l].weight, other = places_[l].other;
-    apply(ops, context, rule, update, parameters_, gradients_ + start, start, layers_[l].weights());
+    const LayerConfig& layer = layers_[l];
+    const View<const T> dw = weight_of(l, gradients_);
+    if (monitored) {
+      const int64_t tall = layer.piece_rows();
+      auto body = [&](int64_t i, void*) {
+        for (int64_t c = 0; c < layer.fan_out; c += penalty_cols) {
+          const Block block{i * tall, std::min((i + 1) * tall, layer.fan_in), c,
+                            std::min(c + penalty_cols, layer.fan_out)};
+          update_weights({}, rule, update, l, block, dw.block(block), true);
+        }
+      };
+      parallel_for(worth(context, 0.3 * double(layer.weights())), (layer.fan_in + tall - 1) / tall,
+                   body);
+    } else {
+      update_weights(context, rule, update, l, {0, layer.fan_in, 0, layer.fan_out}, dw, false);
+    }
+    const int64_t other = places_[l].other;
     apply(ops, context, rule, without_decay(update), parameters_, gradients_ + other, other,
-          layers_[l].others());
+          layer.others());
   }
   constrain(context, &rule, update);
+  updated_ = monitored;
+}
+
+// The optimizer's step on a block of w, whole pieces of it where their squares are wanted.
+template <class T>
+void Network<T>::update_weights(const Context& context, const OptimizerRule<T>& rule,
+                                Update<T> update, size_t l, Block block, View<const T> dw,
+                                bool monitored) {
+  const Ops<T>& ops = ops_of<T>(table());
+  const LayerConfig& layer = layers_[l];
+  const bool whole_rows = dw.cols == layer.fan_out && dw.row_stride == dw.cols;
+  const int64_t tall = monitored ? layer.piece_rows() : whole_rows ? dw.rows : 1;
+  for (int64_t r = 0; r < dw.rows; r += tall) {
+    const int64_t row = block.r0 + r;
+    if (monitored) {
+      update.squares = states_[l].squares.data() + row / tall * penalty_pieces(layer.fan_out) +
+                       block.c0 / penalty_cols;
+    }
+    apply(ops, context, rule, update, parameters_, dw.at(r, 0),
+          places_[l].weight + row * layer.fan_out + block.c0,
+          std::min(tall, dw.rows - r) * dw.cols);
+  }
 }
 
 // The plans of steps on so many rows, kept for the last few sizes of batches.
@@ -735,6 +800,7 @@ double Network<T>::planned_step(int most_threads, bool monitored, const Dataset&
     plans.pace.took(took);
   }
   plans.seconds = took;
+  updated_ = monitored;
   return loss;
 }
 
@@ -777,7 +843,7 @@ Progress Network<T>::train(const Context& context, const Dataset& data, const Ta
         std::copy_n(running_before_.data() + running_count_, running_count_, running_var_);
         break;
       }
-      update(uninterrupted, rule, constants);
+      update(uninterrupted, rule, constants, bins >= 0);
       if (bins <= 0 && rule.clip_norm == unlimited) {  // what the same step would take next time
         plans_of(rows_, context.threads, bins == 0).seconds = seconds_since(began);
       }

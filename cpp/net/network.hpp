@@ -4,9 +4,9 @@
 //
 // with dropout before layer 0 as well. The parameters, gradients and running statistics are the
 // caller's flat vectors, in the order
-//     per layer: w (k, n), b (n) unless batch norm before f makes it useless, gamma (n) and beta
-//     (n)
-// of batch norm; running means and variances in two more, of the layers with batch norm.
+//     per layer: w (k, n), then b (n) unless batch norm before f makes it useless, then gamma (n)
+//     and beta (n) of batch norm;
+// running means and variances in two more, of the layers with batch norm.
 // A network owns what one batch leaves behind: outputs, masks, normalised inputs, statistics. Its
 // methods are not safe to call from two threads at once; the caller sees to that.
 #pragma once
@@ -42,6 +42,11 @@ struct LayerConfig {
   // Bias, gamma and beta.
   int64_t others() const { return (int64_t(has_bias()) + 2 * int64_t(normalised())) * fan_out; }
   bool penalised() const { return l1 > 0 || l2 > 0; }
+  // Squares of w are summed over pieces: so many rows, or parts of a long one.
+  int64_t piece_rows() const { return fan_out <= penalty_cols ? 8 : 1; }
+  int64_t pieces() const {
+    return (fan_in + piece_rows() - 1) / piece_rows() * penalty_pieces(fan_out);
+  }
 };
 
 // What the network is to reproduce for some rows; `labels` or `targets`.
@@ -120,6 +125,10 @@ class Network {
   // statistics are lost, as are those of the one before.
   int64_t monitored_rows() const { return monitored_rows_; }
   const Stats& stats(size_t layer);
+  // Whether an update followed, and the norms of dw and of what it added to a layer's w.
+  bool updated() const { return updated_; }
+  double gradient_norm(size_t layer) const;
+  double update_norm(size_t layer) const;
 
   // What a step will take, from the last one; before the first, a guess.
   double seconds_of_step(int64_t rows, int threads, bool monitored) const;
@@ -143,6 +152,7 @@ class Network {
     Buffer<uint16_t> mask;
     Buffer<double> unit_mean, penalties;
     Buffer<int64_t> unit_zeros;
+    Buffer<Squares<T>> squares;
     Stats stats{};
     std::vector<int64_t> counts;  // histogram; empty when not made
     std::vector<double> edges;
@@ -216,7 +226,9 @@ class Network {
   void count_histogram(const Context&, size_t layer, View<const T> a, int bins);
   void gradients(const Context&);
   double loss_and_gradients(const Context&, View<const T> x, int bins, uint64_t step);
-  void update(const Context&, const OptimizerRule<T>&, Update<T>);
+  void update(const Context&, const OptimizerRule<T>&, Update<T>, bool monitored);
+  void update_weights(const Context&, const OptimizerRule<T>&, Update<T>, size_t layer, Block,
+                      View<const T> dw, bool monitored);
   Plans& plans_of(int64_t rows, int most_threads, bool monitored);
   double planned_step(int most_threads, bool monitored, const Dataset&, const int64_t* chosen,
                       const OptimizerRule<T>&, const Update<T>&);
@@ -232,6 +244,7 @@ class Network {
   int64_t rows_ = 0;   // its rows; 0: nothing to go back through
   uint64_t step_ = 0;
   int64_t monitored_ = 0, monitored_rows_ = 0;
+  bool updated_ = false;
   Targets<T> targets_;  // of the batch: the buffers below
   double divisor_ = 1;  // of its loss
   Buffer<T> batch_x_, batch_targets_, batch_weight_;

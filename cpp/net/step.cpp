@@ -235,22 +235,12 @@ Upcoming TrainingStep<T>::upcoming_update(size_t l, Block block) const {
 template <class T>
 void TrainingStep<T>::update(size_t l, Block block, View<const T> dw) {
   const Timed timed(Work::update);
-  const Ops<T>& ops = ops_of<T>(table());
-  const LayerConfig& layer = net_.layers_[l];
-  const int64_t start = net_.places_[l].weight, other = net_.places_[l].other;
-  if (dw.cols == layer.fan_out) {
-    apply(ops, alone, *rule_, update_, net_.parameters_, dw.data, start + block.r0 * dw.cols,
-          dw.rows * dw.cols);
-  } else {
-    for (int64_t r = 0; r < dw.rows; ++r) {
-      apply(ops, alone, *rule_, update_, net_.parameters_, dw.at(r, 0),
-            start + (block.r0 + r) * layer.fan_out + block.c0, dw.cols);
-    }
-  }
+  net_.update_weights(alone, *rule_, update_, l, block, dw, monitored);
   net_.shrink(alone, *rule_, update_, l, block);
   if (block.r0 == 0 && block.c0 == 0) {
-    apply(ops, alone, *rule_, without_decay(update_), net_.parameters_, net_.gradients_ + other,
-          other, layer.others());
+    const int64_t other = net_.places_[l].other;
+    apply(ops_of<T>(table()), alone, *rule_, without_decay(update_), net_.parameters_,
+          net_.gradients_ + other, other, net_.layers_[l].others());
   }
 }
 

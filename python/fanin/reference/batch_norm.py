@@ -18,7 +18,6 @@ import numpy as np
 from . import arguments
 from .arguments import Array
 
-
 EPS = 1e-5  # what networks add to a variance
 
 

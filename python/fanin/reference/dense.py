@@ -169,6 +169,14 @@ def activation_gradient(
 
 # ---- the layer of a network, with batch norm and penalties ----------------------------------
 
+Norms = tuple[float, float]  # of a weight's gradient, of what a step adds to it
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def norm(values: Array) -> float:
+    """Return the Euclidean norm, summed in float64."""
+    return float(np.linalg.norm(values.astype(np.float64)))
+
 
 class Layer:
     """One layer of a network: views of the network's flat vectors, and its settings.
@@ -178,8 +186,10 @@ class Layer:
     dgamma, dbeta.  None where there is none.  Setting one of them copies the values into the view.
 
     Settings: fan_in, fan_out, activation, dropout, batch_norm (False, "before" or "after" the
-    activation), l1, l2, l1_step, max_norm, precision; fixed.  `stats` holds the ActivationStats of
-    the last monitored step, or None.
+    activation), l1, l2, l1_step, max_norm, precision; fixed.
+
+    Of the last monitored step: `stats`, `gradient_norm` and `update_norm`.  `weight_norm` is that
+    of the weight as it is.
     """
 
     fan_in: int
@@ -222,7 +232,7 @@ class Layer:
         running_var: Array,
     ) -> None:
         """Divide this layer's part of each flat vector: weight, bias, gamma, beta."""
-        fields: dict[str, Any] = dict.fromkeys((*Layer.__annotations__, "_stats"))
+        fields: dict[str, Any] = dict.fromkeys((*Layer.__annotations__, "_stats", "_norms"))
         fields.update(
             fan_in=fan_in, fan_out=fan_out, activation=activation, dropout=dropout,
             batch_norm=batch_norm, l1=l1, l2=l2, l1_step=l1_step, max_norm=max_norm,
@@ -252,9 +262,38 @@ class Layer:
         """Let these be `stats`, or what the function returns when they are asked for."""
         vars(self)["_stats"] = stats
 
+    @property
+    def gradient_norm(self) -> float | None:
+        """The Euclidean norm of dweight in the last monitored step, as the optimizer was given it.
+
+        None before the first such step and after one that was interrupted; `loss_and_gradients`
+        and `update` on their own do not monitor.
+        """
+        return self._norm(0)
+
+    @property
+    def update_norm(self) -> float | None:
+        """The Euclidean norm of what that step added to the weight, or None likewise."""
+        return self._norm(1)
+
+    @property
+    def weight_norm(self) -> float:
+        """The Euclidean norm of the weight."""
+        return norm(self.weight)
+
+    def _norm(self, which: int) -> float | None:
+        kept: Norms | Callable[[], Norms | None] | None = vars(self)["_norms"]
+        norms = kept() if callable(kept) else kept
+        return None if norms is None else norms[which]
+
+    def keep_norms(self, norms: Norms | Callable[[], Norms | None] | None) -> None:
+        """Let these be the norms, or what the function returns when they are asked for."""
+        vars(self)["_norms"] = norms
+
     def __getstate__(self) -> dict[str, Any]:
         """Return what copies and pickles hold: the arrays, and the statistics as they are now."""
-        return vars(self) | {"_stats": self.stats}
+        kept = vars(self)["_norms"]
+        return vars(self) | {"_stats": self.stats, "_norms": kept() if callable(kept) else kept}
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Copy into an array, refuse all else."""

@@ -25,10 +25,12 @@ from .batch_norm import EPS
 from .dense import (
     Layer,
     LayerCache,
+    Norms,
     drop,
     layer_backward,
     layer_forward,
     limit_norms,
+    norm,
     shrink,
     vectors_of,
 )
@@ -115,7 +117,7 @@ class MLP:
         l1: float | Sequence[float] = 0.0,
         l2: float | Sequence[float] = 0.0,
         l1_step: Literal["subgradient", "proximal"] = "subgradient",
-        max_norm: float | None | Sequence[float | None] = None,
+        max_norm: float | Sequence[float | None] | None = None,
         dtype: DTypeLike = "float32",
         precision: Literal["bfloat16"] | None = None,
         seed: int | None = 0,
@@ -384,7 +386,7 @@ class MLP:
                 optimizer.update(self._parameters, self._gradients, decay_mask=self._decay_mask)
             else:
                 optimizer.update(self._parameters, self._gradients)
-            if any(layer.max_norm or self._shrinks(layer) for layer in self.layers):
+            if self._constrains():
                 self._constrain(optimizer, lr)
             self.step += 1
             self._pending = None
@@ -417,6 +419,7 @@ class MLP:
         while done < count:
             end = min(done + batch_size, count)
             chosen = slice(done, end) if rows is None else rows[done:end]
+            monitored = stats is not False and end == count
             loss = self._loss_and_gradients(
                 training.gather(x, chosen, self.dtype, scale),
                 y[chosen],
@@ -425,7 +428,11 @@ class MLP:
                 label_smoothing,
                 stats if end == count else False,
             )
+            before = [layer.weight.copy() for layer in self.layers] if monitored else []
             self.update(optimizer)
+            for i, weight in enumerate(before):
+                layer = self.layers[i]
+                self._keep_norms(i, (norm(layer.dweight), norm(layer.weight - weight)))
             total, done = total + loss * (end - done), end
             if time.perf_counter() > until:
                 break
@@ -444,6 +451,9 @@ class MLP:
                 limit_norms(layer.weight, layer.max_norm)
             place += sum(getattr(layer, n).size for n in ("weight", *vectors_of(layer.batch_norm)))
 
+    def _constrains(self) -> bool:
+        return any(layer.max_norm or self._shrinks(layer) for layer in self.layers)
+
     def _shrinks(self, layer: Layer) -> bool:
         return layer.l1 > 0 and self.l1_step == "proximal"
 
@@ -454,6 +464,10 @@ class MLP:
                 "optimizer: expected SGD, RMSprop, Adam or AdamW with l1_step='proximal', whose "
                 f"threshold is theirs; got {optimizer!r}"
             )
+
+    def _keep_norms(self, layer: int, norms: Norms) -> None:
+        """Hook: these are a layer's norms in the monitored step just done."""
+        self.layers[layer].keep_norms(norms)
 
     def _order(self, count: int) -> NDArray[np.int64]:
         """Hook: return the shuffled order of `count` rows in the present epoch."""
@@ -606,7 +620,8 @@ class MLP:
         ----------
         x, y, sample_weight, class_weight, label_smoothing : see `loss_and_gradients`
         optimizer : such as Adam(1e-3)
-        monitor : leave the statistics of this step in each layer's `stats`, without histogram
+        monitor : leave the statistics of this step in each layer's `stats`, without histogram,
+            and its norms in `gradient_norm` and `update_norm`
 
         Returns
         -------

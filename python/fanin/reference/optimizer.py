@@ -215,7 +215,7 @@ class SGD(Optimizer):
         p -= lr * (g + self.momentum * v) if self.nesterov else lr * v
 
     def step_size(self, lr: float) -> float | Array:
-        """Return lr (1 + momentum + momentum^2 + ...), `steps` terms.  See `Optimizer.step_size`."""
+        """Return lr (1 + momentum + momentum^2 + ...); see `Optimizer.step_size`."""
         terms = self.steps + (1 if self.nesterov else 0)
         return lr * (1 - self.momentum**terms) / (1 - self.momentum)
 
