@@ -28,6 +28,7 @@ from .dense import DenseCache, DenseGradients, Layer, dense_backward, dense_forw
 from .dropout import dropout_mask
 from .early_stopping import EarlyStopping
 from .gemm import matmul
+from .gradient_check import GradientCheck, TensorCheck, check_gradient, check_gradients
 from .history import History, LayerHistory
 from .loss import mean_squared_error, sigmoid_cross_entropy, softmax_cross_entropy
 from .network import MLP, load
@@ -48,16 +49,20 @@ __all__ = [
     "DenseCache",
     "DenseGradients",
     "EarlyStopping",
+    "GradientCheck",
     "History",
     "Layer",
     "LayerHistory",
     "Optimizer",
     "RMSprop",
+    "TensorCheck",
     "activation_backward",
     "activation_forward",
     "activation_stats",
     "batch_norm_backward",
     "batch_norm_forward",
+    "check_gradient",
+    "check_gradients",
     "dense_backward",
     "dense_forward",
     "dropout_mask",
