@@ -124,7 +124,7 @@ def test_the_package_imports_numpy_alone():
     """Extras are imported where they are used: demo, progress bars, contestants."""
     optional = {
         "demo.py": {"sklearn", "tqdm"},
-        "training.py": {"tqdm"},
+        "progress.py": {"tqdm"},
         "report.py": {"tqdm"},
         "worker.py": {"threadpoolctl"},
         "jax_step.py": {"jax"},

@@ -18,7 +18,7 @@ except ModuleNotFoundError as error:
         "from outside of its source folder"
     ) from error
 
-from . import init, reference
+from . import init, reference, schedule
 from .activation import activation_backward, activation_forward
 from .batch_norm import batch_norm_backward, batch_norm_forward
 from .dense import DenseCache, dense_backward, dense_forward
@@ -29,13 +29,17 @@ from .network import MLP, load
 from .optimizer import SGD, Adam, AdamW, RMSprop
 from .reference import (
     ActivationStats,
+    AveragedWeights,
     BatchNormCache,
     BatchNormGradients,
+    Callback,
+    Checkpoint,
     DenseGradients,
     EarlyStopping,
     GradientCheck,
     History,
     Layer,
+    LayerHistory,
     Optimizer,
     TensorCheck,
     check_gradient,
@@ -52,14 +56,18 @@ __all__ = [
     "ActivationStats",
     "Adam",
     "AdamW",
+    "AveragedWeights",
     "BatchNormCache",
     "BatchNormGradients",
+    "Callback",
+    "Checkpoint",
     "DenseCache",
     "DenseGradients",
     "EarlyStopping",
     "GradientCheck",
     "History",
     "Layer",
+    "LayerHistory",
     "Optimizer",
     "RMSprop",
     "TensorCheck",
@@ -82,6 +90,7 @@ __all__ = [
     "matmul",
     "mean_squared_error",
     "reference",
+    "schedule",
     "set_isa",
     "set_num_threads",
     "sigmoid_cross_entropy",
