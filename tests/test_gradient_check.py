@@ -75,6 +75,22 @@ def test_healthy(activation, output, settings):
 DIGITS = load_digits(return_X_y=True)
 CANCER = load_breast_cancer(return_X_y=True)
 DIABETES = load_diabetes(return_X_y=True)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("activation", ["relu", "tanh", "gelu"])
+@pytest.mark.parametrize("batch_norm", ["after", ["after", "before"], [False, "after"]], ids=str)
+def test_healthy_with_batch_norm_anywhere(batch_norm, activation, dtype):
+    """Also with dropped inputs, max_norm, and an l1 that is no part of the gradients."""
+    for dropout in (True, False):
+        net = fanin.MLP([6, 5, 4, 3], activation=activation, batch_norm=batch_norm, dropout=0.3,
+                        input_dropout=0.4, l1=0.1, l1_step="proximal", l2=0.01, max_norm=1.0,
+                        dtype=dtype)  # fmt: skip
+        report = fanin.check_gradients(net, *data(net), dropout=dropout)
+        assert report.ok, report
+        assert ("mask held" in str(report)) == dropout
+
+
 REAL = {
     "digits": (DIGITS, {"sizes": [64, 128, 64, 10], "dropout": 0.2}),
     "digits, deep": (DIGITS, {"sizes": [64, *[30] * 10, 10], "activation": "tanh", "l2": 1e-3}),

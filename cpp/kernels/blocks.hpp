@@ -34,11 +34,14 @@ struct Lanes16 {
     }
   }
 
-  [[gnu::always_inline]] T sum() const {
-    T lane[16];
+  [[gnu::always_inline]] void store_to(T (&lane)[16]) const {
     for (int i = 0; i < vectors; ++i) {
       store(lane + i * width<T>, v[i]);
     }
+  }
+  [[gnu::always_inline]] T sum() const {
+    T lane[16];
+    store_to(lane);
     return tree_sum(lane);
   }
 };

@@ -88,6 +88,15 @@ FANIN_INLINE bool any(Mask<T> m) {
 // Brings a cache line; to be written, it is taken from other cores' caches as well.
 FANIN_INLINE void prefetch(const void* line) { __builtin_prefetch(line); }
 FANIN_INLINE void prefetch_to_write(const void* line) { __builtin_prefetch(line, 1); }
+// width<double> numbers as doubles.
+FANIN_INLINE Vec<double> load_wide(const double* from) { return load(from); }
+FANIN_INLINE Vec<double> load_wide(const float* from) {
+  typedef float Narrow __attribute__((vector_size(sizeof(Vec<double>) / 2)));
+  typedef double Wide __attribute__((vector_size(sizeof(Vec<double>))));
+  Narrow narrow;
+  __builtin_memcpy(&narrow, from, sizeof narrow);
+  return {(decltype(Vec<double>::v))__builtin_convertvector(narrow, Wide)};
+}
 // The mask of the first n lanes, 0 <= n <= width<T>.
 template <class T>
 FANIN_INLINE Mask<T> first(int n) {

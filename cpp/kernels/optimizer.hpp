@@ -13,7 +13,11 @@
 // from is summed in double, in pieces of norm_piece elements and 16 lanes: squares of float32 are
 // exact and those of float64 are rounded before they are added, so that NumPy gets the same bits.
 //
-// And the regularisers: dw += l2 w + l1 sign(w), sign(0) = 0.
+// And the regularisers: dw += l2 w + l1 sign(w), sign(0) = 0. What weights obey after a step:
+//
+//   shrink        w = sign(w) max(|w| - t, 0), t = l1 lr (1 + momentum + momentum^2 + ...) for SGD,
+//                 l1 lr / (sqrt(s) + eps) for the others, s corrected as Adam's
+//   limit_norms   w[:, j] *= max_norm / ||w[:, j]|| where the norm is larger
 #pragma once
 
 #include "../core/ops.hpp"
@@ -35,20 +39,80 @@ template <class T>
   return max(-limit, min(limit, g));
 }
 
-// Calls each(i, lanes, g) for the vectors of an update's gradients, clipped where they are to be.
-template <class T, class Each>
-void for_gradients(const Context& context, const Update<T>& update, const Each& each) {
-  const T* gradients = update.gradients;
-  if (!update.clips()) {
-    for_elements<T>(context, update.count, [=](int64_t i, int lanes) {
-      each(i, lanes, load_lanes(gradients + i, lanes));
-    });
-    return;
+// A sum of squares in double and 16 lanes, so that none of float32 under- or overflows.
+template <class T>
+class SquareSum {
+ public:
+  SquareSum() {
+    for (Vec<double>& sum : sums_) {
+      sum = zero<double>();
+    }
   }
+  // Of elements i to i + width<T>.
+  [[gnu::always_inline]] void add(int64_t i, const T* x) {
+#pragma GCC unroll 8
+    for (int c = 0; c < width<T>; c += width<double>) {
+      const Vec<double> wide = load_wide(x + c);
+      Vec<double>& sum = sums_[(i % 16 + c) / width<double>];
+      sum = sum + wide * wide;
+    }
+  }
+  void store_to(double (&lane)[16]) const {
+    for (int c = 0; c < 16; c += width<double>) {
+      store(lane + c, sums_[c / width<double>]);
+    }
+  }
+
+ private:
+  Vec<double> sums_[16 / width<double>];
+};
+
+// p = rule(i, lanes, g, p) for the vectors of an update, g clipped where it is to be.
+template <class T, class Rule>
+void for_updates(const Context& context, const Update<T>& update, const Rule& rule) {
+  const T* gradients = update.gradients;
+  T* parameters = update.parameters;
   const Vec<T> limit = broadcast(T(update.clip_value)), scale = broadcast(T(update.gradient_scale));
-  for_elements<T>(context, update.count, [=](int64_t i, int lanes) {
-    each(i, lanes, clip(load_lanes(gradients + i, lanes), limit) * scale);
-  });
+  if (update.squares != nullptr) {
+    const Rule own = rule;  // as in for_elements
+    const bool clips = update.clips();
+    const int64_t count = update.count;
+    SquareSum<T> gradient;
+    Lanes16<T> change;
+    change.clear();
+    const auto step = [&](int64_t i, int lanes) __attribute__((always_inline)) {
+      const Vec<T> g = load_lanes(gradients + i, lanes), p = load_lanes(parameters + i, lanes);
+      const Vec<T> next = own(i, lanes, clips ? clip(g, limit) * scale : g, p);
+      store_lanes(parameters + i, next, lanes);
+      const Vec<T> added =
+          lanes == width<T> ? next - p : select(first<T>(lanes), next - p, zero<T>());
+      Vec<T>& sum = change.v[i / width<T> % Lanes16<T>::vectors];
+      sum = fma(added, added, sum);
+      return g;
+    };
+    int64_t i = 0;
+    for (; i + width<T> <= count; i += width<T>) {
+      step(i, width<T>);
+      gradient.add(i, gradients + i);
+    }
+    if (i < count) {
+      T last[width<T>];
+      store(last, step(i, int(count - i)));
+      gradient.add(i, last);
+    }
+    gradient.store_to(update.squares->gradient);
+    change.store_to(update.squares->change);
+  } else if (update.clips()) {
+    for_elements<T>(context, update.count, [=](int64_t i, int lanes) {
+      const Vec<T> g = clip(load_lanes(gradients + i, lanes), limit) * scale;
+      store_lanes(parameters + i, rule(i, lanes, g, load_lanes(parameters + i, lanes)), lanes);
+    });
+  } else {
+    for_elements<T>(context, update.count, [=](int64_t i, int lanes) {
+      const Vec<T> g = load_lanes(gradients + i, lanes);
+      store_lanes(parameters + i, rule(i, lanes, g, load_lanes(parameters + i, lanes)), lanes);
+    });
+  }
 }
 
 template <class T>
@@ -59,23 +123,15 @@ double norm(const Context& context, const T* gradients, int64_t count, double cl
     const Vec<T> limit = broadcast(T(clip_value));
     const int64_t start = piece * norm_piece;
     const int64_t end = start + norm_piece < count ? start + norm_piece : count;
-    double lane[16] = {};
-    const auto add = [&](int64_t i, int n) {
-      T g[16] = {};
-      for_vectors<T>(n, [&](int c, int lanes) {
-        store(g + c, clip(load_lanes(gradients + i + c, lanes), limit));
-      });
-      for (int l = 0; l < 16; ++l) {
-        lane[l] += double(g[l]) * double(g[l]);
-      }
-    };
-    int64_t i = start;
-    for (; i + 16 <= end; i += 16) {
-      add(i, 16);
+    SquareSum<T> square;
+    for (int64_t i = start; i < end; i += width<T>) {
+      const int lanes = int(end - i < width<T> ? end - i : width<T>);
+      T g[width<T>];
+      store(g, clip(load_lanes(gradients + i, lanes), limit));
+      square.add(i, g);
     }
-    if (i < end) {
-      add(i, int(end - i));
-    }
+    double lane[16];
+    square.store_to(lane);
     squares[piece] = fanin::tree_sum(lane);
   };
   parallel_for(worth(context, 0.2 * double(count)), pieces, body);
@@ -85,15 +141,14 @@ double norm(const Context& context, const T* gradients, int64_t count, double cl
 template <class T>
 void sgd(const Context& context, const Update<T>& update) {
   const Vec<T> lr = broadcast(T(update.lr)), momentum = broadcast(T(update.beta1));
-  for_gradients<T>(context, update, [=](int64_t i, int lanes, Vec<T> g) {
+  for_updates<T>(context, update, [=](int64_t i, int lanes, Vec<T> g, Vec<T> p) {
     Vec<T> direction = g;
     if (update.first != nullptr) {
       const Vec<T> v = flush(fma(momentum, load_lanes(update.first + i, lanes), g));
       store_lanes(update.first + i, v, lanes);
       direction = update.nesterov ? fma(momentum, v, g) : v;
     }
-    const Vec<T> p = load_lanes(update.parameters + i, lanes);
-    store_lanes(update.parameters + i, fnma(lr, direction, p), lanes);
+    return fnma(lr, direction, p);
   });
 }
 
@@ -101,12 +156,11 @@ template <class T>
 void rmsprop(const Context& context, const Update<T>& update) {
   const Vec<T> lr = broadcast(T(update.lr)), eps = broadcast(T(update.eps));
   const Vec<T> alpha = broadcast(T(update.beta2)), rest = broadcast(T(1 - update.beta2));
-  for_gradients<T>(context, update, [=](int64_t i, int lanes, Vec<T> g) {
+  for_updates<T>(context, update, [=](int64_t i, int lanes, Vec<T> g, Vec<T> p) {
     const Vec<T> before = load_lanes(update.second + i, lanes);
     const Vec<T> s = flush(fma(alpha, before, rest * g * g));
     store_lanes(update.second + i, s, lanes);
-    const Vec<T> p = load_lanes(update.parameters + i, lanes);
-    store_lanes(update.parameters + i, p - lr * g / (sqrt(s) + eps), lanes);
+    return p - lr * g / (sqrt(s) + eps);
   });
 }
 
@@ -117,10 +171,9 @@ void adam(const Context& context, const Update<T>& update) {
   const Vec<T> beta2 = broadcast(T(update.beta2)), rest2 = broadcast(T(1 - update.beta2));
   const Vec<T> correction = broadcast(T(update.correction));
   const Vec<T> decay = broadcast(T(update.decay));
-  for_gradients<T>(context, update, [=](int64_t i, int lanes, Vec<T> g) {
+  for_updates<T>(context, update, [=](int64_t i, int lanes, Vec<T> g, Vec<T> p) {
     Vec<T> m = load_lanes(update.first + i, lanes);
     Vec<T> s = load_lanes(update.second + i, lanes);
-    Vec<T> p = load_lanes(update.parameters + i, lanes);
     m = flush(fma(rest1, g - m, m));
     s = flush(fma(beta2, s, rest2 * g * g));
     if (update.decay != 0) {
@@ -137,14 +190,14 @@ void adam(const Context& context, const Update<T>& update) {
     }
     store_lanes(update.first + i, m, lanes);
     store_lanes(update.second + i, s, lanes);
-    store_lanes(update.parameters + i, p - lr * m / fma(sqrt(s), correction, eps), lanes);
+    return p - lr * m / fma(sqrt(s), correction, eps);
   });
 }
 
 template <class T>
 void regularise(const Context& context, View<const T> w, View<T> dw, double l1, double l2,
-                View<double> penalties) {
-  const Vec<T> c1 = broadcast(T(l1)), c2 = broadcast(T(l2));
+                double l1_slope, View<double> penalties) {
+  const Vec<T> c1 = broadcast(T(l1_slope)), c2 = broadcast(T(l2));
   auto body = [&](int64_t r, void*) {
     for (int64_t i = 0; i < penalties.cols; ++i) {
       const int64_t start = i * penalty_cols;
@@ -164,6 +217,63 @@ void regularise(const Context& context, View<const T> w, View<T> dw, double l1, 
     }
   };
   parallel_for(worth(context, 0.3 * double(w.rows) * double(w.cols)), w.rows, body);
+}
+
+template <class T>
+void shrink(const Context& context, const Update<T>& update, double l1) {
+  T* parameters = update.parameters;
+  const T* squares = update.second;
+  const Vec<T> all = broadcast(T(l1 * update.step_size)), eps = broadcast(T(update.eps));
+  const Vec<T> correction = broadcast(T(update.correction));
+  for_elements<T>(context, update.count, [=](int64_t i, int lanes) {
+    const Vec<T> p = load_lanes(parameters + i, lanes);
+    Vec<T> t = all;
+    if (squares != nullptr) {
+      t = t / fma(sqrt(load_lanes(squares + i, lanes)), correction, eps);
+    }
+    const Vec<T> size = abs(p) - t;
+    store_lanes(parameters + i, select(size <= zero<T>(), zero<T>(), copysign(size, p)), lanes);
+  });
+}
+
+// Chains down the columns within row blocks, joined in order. In double no square of float32 is
+// rounded, none under- or overflows.
+template <class T>
+void limit_norms(const Context& context, View<T> w, double max_norm) {
+  constexpr int together = 64;
+  auto body = [&](int64_t task, void*) {
+    const int64_t c0 = task * together;
+    const int cols = int(w.cols - c0 < together ? w.cols - c0 : together);
+    double total[together] = {};
+    for (int64_t r0 = 0; r0 < w.rows; r0 += row_block) {
+      const int64_t r1 = r0 + row_block < w.rows ? r0 + row_block : w.rows;
+      double sum[together] = {};
+      for (int64_t r = r0; r < r1; ++r) {
+        const T* row = w.at(r, c0);
+        for (int c = 0; c < cols; ++c) {
+          sum[c] += double(row[c]) * double(row[c]);
+        }
+      }
+      for (int c = 0; c < cols; ++c) {
+        total[c] += sum[c];
+      }
+    }
+    T factor[together];
+    bool some = false;
+    for (int c = 0; c < cols; ++c) {
+      const double norm = __builtin_sqrt(total[c]);
+      factor[c] = norm > max_norm ? T(max_norm / norm) : T(1);
+      some = some || norm > max_norm;
+    }
+    for (int64_t r = 0; some && r < w.rows; ++r) {
+      T* row = w.at(r, c0);
+      for (int c = 0; c < cols; ++c) {
+        row[c] *= factor[c];
+      }
+    }
+  };
+  parallel_for(worth(context, 0.2 * double(w.rows) * double(w.cols)),
+               (w.cols + together - 1) / together, body);
 }
 
 }  // namespace

@@ -221,9 +221,10 @@ def check_gradients(
     the rounding of a product.  It is the same with precision="bfloat16", whose rounding is 65536
     times coarser: that finds a wrong sign or factor, not an error of a per cent.
 
-    Everything in the loss counts: l1 and l2, weights, smoothing, batch norm in training mode.  The
-    network is the same afterwards, bit for bit, running statistics and `gradients` included; only
-    a `backward` that was waiting needs a new forward.
+    Everything in the loss counts: l1 and l2, weights, smoothing, batch norm in training mode; but
+    not an l1 whose step is the proximal one, which is no part of the gradients.  The network is the
+    same afterwards, bit for bit, running statistics and `gradients` included; only a `backward`
+    that was waiting needs a new forward.
 
     Parameters
     ----------
@@ -312,7 +313,7 @@ def _setting(
     """Return the report's first line."""
     kind = net.precision or str(net.dtype)
     parts = [f"{type(net).__name__} {net.sizes}, {kind}, {rows} rows, loss {loss:.6g}"]
-    if any(layer.dropout for layer in net.layers):
+    if net.input_dropout or any(layer.dropout for layer in net.layers):
         parts.append("dropout with its mask held" if dropout else "dropout off")
     if eps is not None:
         parts.append(f"eps {eps:g}")
@@ -329,7 +330,9 @@ def _copy(
     if dtype is not None:
         config.update(dtype=dtype, precision=None)
     if not dropout:
-        config["dropout"] = [0.0] * len(config["dropout"])
+        config["dropout"], config["input_dropout"] = [0.0] * len(config["dropout"]), 0.0
+    if config["l1_step"] == "proximal":
+        config["l1"] = [0.0] * len(config["l1"])
     vectors = {name: getattr(net, name).astype(config["dtype"]) for name in network._VECTORS}
     return kind._from_parts(config, vectors)
 
@@ -568,7 +571,7 @@ class _Function:
         self.start = value()
         self.noise = 0.0
 
-    def measure_noise(self, p: Array, rng: np.random.Generator) -> None:
+    def measure_noise(self, p: Array, rng: "np.random.Generator") -> None:
         """Set `noise` by fourth differences over 12 points near p; at least half a last digit.
 
         Steps of 2**-40 leave nothing but rounding of what is smooth.  A fourth difference of
@@ -648,7 +651,7 @@ class _Function:
             above = row
         return best
 
-    def check(self, t: _Tensor, sample: int, rng: np.random.Generator) -> TensorCheck:
+    def check(self, t: _Tensor, sample: int, rng: "np.random.Generator") -> TensorCheck:
         """Check a tensor's entries, or so many of them and a direction."""
         size = t.p.size
         if self.eps is not None:
@@ -751,9 +754,9 @@ def _rms(x: Array) -> float:
     return math.sqrt(np.mean(np.square(x)))
 
 
-def _generator(seed: int, place: int) -> np.random.Generator:
+def _generator(seed: int, place: int) -> "np.random.Generator":
     return np.random.Generator(np.random.PCG64([seed, 1 + place]))
 
 
-def _signs(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+def _signs(rng: "np.random.Generator", shape: tuple[int, ...]) -> Array:
     return np.where(rng.random(shape) < 0.5, -1.0, 1.0)
