@@ -31,6 +31,7 @@ from .dropout import dropout_mask
 from .early_stopping import EarlyStopping
 from .finding import Diagnosis, Finding
 from .gemm import matmul
+from .gradient_check import GradientCheck, TensorCheck, check_gradient, check_gradients
 from .history import History, LayerHistory
 from .loss import mean_squared_error, sigmoid_cross_entropy, softmax_cross_entropy
 from .network import MLP, load
@@ -55,17 +56,21 @@ __all__ = [
     "Diagnosis",
     "EarlyStopping",
     "Finding",
+    "GradientCheck",
     "History",
     "Layer",
     "LayerHistory",
     "Optimizer",
     "RMSprop",
+    "TensorCheck",
     "activation_backward",
     "activation_forward",
     "activation_stats",
     "batch_norm_backward",
     "batch_norm_forward",
     "bias_variance",
+    "check_gradient",
+    "check_gradients",
     "dense_backward",
     "dense_forward",
     "diagnose",

@@ -85,8 +85,8 @@ def plot_history(history: "History", ax: Any = None, *, metric: str = "loss") ->
     ----------
     history : what `fit` returned
     ax : where to draw; a new figure when None
-    metric : "loss", or another whose name is in the history, such as "accuracy": the lists
-        history.<metric> and history.val_<metric>, where they are there
+    metric : "loss", or another of which the history has values, such as "accuracy": those of
+        history.<metric> and history.val_<metric>, or of a metric of `fit`, where they are there
 
     Returns
     -------
@@ -99,24 +99,25 @@ def plot_history(history: "History", ax: Any = None, *, metric: str = "loss") ->
     ValueError
         No finished epoch, or no such metric in the history.
     """
-    names = metric, f"val_{metric}"
-    curves = {name: list(getattr(history, name, None) or ()) for name in names}
-    curves = {name: values for name, values in curves.items() if values}
+    own = getattr(history, "metrics", {})
+    found = {
+        "training": getattr(history, metric, None),
+        "validation": own.get(metric) or getattr(history, f"val_{metric}", None),
+    }
+    curves = {label: list(values) for label, values in found.items() if values}
     if not curves:
         why = f"{metric!r} in none of its lists" if history.epochs else "no finished epoch"
         raise ValueError(f"history: expected values of {metric!r} after some epochs, got {why}")
     if ax is None:
         ax = new_axes(size=(6, 4))[0, 0]
-    labels = {metric: "training", f"val_{metric}": "validation"}
-    for name, colour in zip(names, COLOURS, strict=False):
-        if name in curves:
-            epochs = np.arange(1, len(curves[name]) + 1)
-            ax.plot(epochs, curves[name], color=colour, label=labels[name])
+    colours = dict(zip(found, COLOURS, strict=False))
+    for label, values in curves.items():
+        ax.plot(np.arange(1, len(values) + 1), values, color=colours[label], label=label)
     best, last = history.best_epoch, list(curves)[-1]
     if best is not None and best < len(curves[last]):
         value = curves[last][best]
         ax.axvline(best + 1, color="0.7", linewidth=0.8, zorder=0)
-        ax.plot([best + 1], [value], "o", color=COLOURS[names.index(last)],
+        ax.plot([best + 1], [value], "o", color=colours[last],
                 label=f"best epoch, {best + 1}: {value:.4g}")  # fmt: skip
     ax.set(xlabel="epoch", ylabel=metric)
     ax.legend(frameon=False)
