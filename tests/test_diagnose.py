@@ -201,8 +201,8 @@ def test_a_fault_raises_its_finding_and_no_other(name, i):
     net, history = trained(of() if callable(of) else of, **settings)
     found = fanin.diagnose(history, net)
     assert found.names == [name], str(found)
-    assert found.findings[0].advice
-    assert any(c.isdigit() for c in found.findings[0].evidence)
+    assert found[0].advice
+    assert any(c.isdigit() for c in found[0].evidence)
     assert not found.missing
 
 
@@ -294,7 +294,7 @@ def test_the_layer_where_nan_began(package, layer, settings):
     history = net.fit(x[:640], y[:640], epochs=3, batch_size=64, callbacks=[Spoil()],
                       progress=False, optimizer=package.SGD(0.01))  # fmt: skip
     assert (history.nonfinite_step, history.nonfinite_layer) == (7, layer)
-    finding = package.diagnose(history).findings[0]
+    finding = package.diagnose(history)[0]
     assert (finding.name, finding.step, finding.layer) == ("NaN", 7, layer)
 
 
@@ -404,7 +404,7 @@ def test_what_a_diagnosis_is():
     _, history = trained("digits", optimizer=SGD(1e5))
     found = fanin.diagnose(history)
     assert found and len(found) == 1
-    assert [finding.name for finding in found] == ["NaN"]
+    assert [finding.name for finding in found] == ["NaN"] == [found[0].name]
     head, evidence, advice = str(found).splitlines()
     assert head.startswith("NaN (layer ")
     assert evidence.startswith("  evidence: ") and advice.startswith("  advice: ")

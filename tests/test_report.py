@@ -86,7 +86,7 @@ def test_findings_are_on_the_page(tmp_path):
         net, history = trained(optimizer=SGD(1e5))
     fanin.report(tmp_path / "run.html", history, net)
     page = Page((tmp_path / "run.html").read_text())
-    finding = fanin.diagnose(history).findings[0]
+    finding = fanin.diagnose(history)[0]
     assert finding.name == "NaN"
     assert finding.evidence in page.text and finding.advice in page.text
     own = fanin.bias_variance(0.1, 0.3)

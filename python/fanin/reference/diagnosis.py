@@ -174,17 +174,12 @@ class _Patient:
         if x is not None and net is not None:
             x = training.as_rows("x", x, net.sizes[0])
             arguments.check_rows("x", x)
-            self.monitor_inputs(x, net)
+            seen = training.some_rows(x, net.dtype, net.input_scale).astype(np.float64)
+            self.input_mean, self.input_std = seen.mean(axis=0), seen.std(axis=0)
         elif x is not None:
             raise ValueError("x: expected net as well, which knows how x is scaled, got None")
         if not self.input_mean.size:
             self.missing.append("inputs, which need fit(..., monitor=True), or net and x")
-
-    def monitor_inputs(self, x: Array, net: "MLP") -> None:
-        every = max(-(-x.size // training.ELEMENTS_LOOKED_AT), 1)
-        values = training.gather(x, slice(None, None, every), net.dtype, net.input_scale)
-        values = values.astype(np.float64)
-        self.input_mean, self.input_std = values.mean(axis=0), values.std(axis=0)
 
     def candidates(self) -> Iterator[tuple[int, Finding | None]]:
         """Go through the checks by rank."""
@@ -209,7 +204,7 @@ class _Patient:
     # facts about data and weights
 
     def inputs(self) -> Finding | None:
-        varied = self.input_std > 0
+        varied = self.input_std > 1e-6 * np.abs(self.input_mean)  # the others are constant
         if not varied.any():
             return None
         mean, std = self.input_mean, self.input_std

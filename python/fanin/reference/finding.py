@@ -52,6 +52,10 @@ class Diagnosis:
         """Go through the findings."""
         return iter(self.findings)
 
+    def __getitem__(self, index: int) -> Finding:
+        """Return a finding."""
+        return self.findings[index]
+
     def __len__(self) -> int:
         """Return the number of findings."""
         return len(self.findings)

@@ -163,6 +163,12 @@ def gather(x: Array, rows: Array | slice, dtype: np.dtype[Any], scale: float | N
     return scaled
 
 
+def some_rows(x: Array, dtype: np.dtype[Any], scale: float | None) -> Array:
+    """Return rows evenly spread over x as a network sees them, few enough to look at at once."""
+    every = min(-(-x.size // ELEMENTS_LOOKED_AT), max(len(x) // 32, 1))
+    return gather(x, slice(None, None, every), dtype, scale)
+
+
 def check_finite(name: str, x: Array, dtype: np.dtype[Any], scale: float | None = None) -> None:
     """Refuse NaN and infinity, and what becomes infinite in `dtype`; say where."""
     if x.dtype.kind != "f" and abs(scale or 1.0) < 1e18:
@@ -412,9 +418,7 @@ class _Training:
         if monitor:
             stride = monitor_stride(net, min(self.batch_size, rows), self.steps * self.epochs)
             self.history.monitor = LayerHistory(net.step, len(net.layers), stride)
-            every = min(-(-self.x.size // ELEMENTS_LOOKED_AT), max(rows // 32, 1))
-            seen = slice(None, None, every)
-            self.history.monitor.look(gather(self.x, seen, dtype, self.scale))
+            self.history.monitor.look(some_rows(self.x, dtype, self.scale))
         self.done, self.total = 0, 0.0  # rows of this epoch, and the sum of their losses
         self.mark = 0, 0.0  # likewise when on_step_end was last called
         self.finished = 0  # epochs that the history has the whole of
