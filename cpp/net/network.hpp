@@ -245,8 +245,8 @@ class Network {
   std::vector<Place> places_;
   std::vector<State> states_;
 
-  View<const T> x_{};  // input of the last training forward
-  int64_t rows_ = 0;   // its rows; 0: nothing to go back through
+  View<const T> x_{};      // input of the last training forward
+  int64_t rows_ = 0;       // its rows; 0: nothing to go back through
   int64_t kept_rows_ = 0;  // of the training batch whose outputs still lie in the layers
   uint64_t step_ = 0;
   int64_t monitored_ = 0, monitored_rows_ = 0;
