@@ -111,7 +111,7 @@ def imports(path: Path) -> set[str]:
 
 def test_the_reference_imports_numpy_alone():
     """Standard library, NumPy, itself; tqdm when it is there, and what figures are drawn with."""
-    optional = {"training.py": {"tqdm"}, "plot.py": {"matplotlib", "PIL"}}
+    optional = {"progress.py": {"tqdm"}, "plot.py": {"matplotlib", "PIL"}}
     for path in sources(PYTHON / "reference", ".py"):
         known = sys.stdlib_module_names | {"numpy"} | optional.get(path.name, set())
         for name in imports(path):
