@@ -127,7 +127,7 @@ def test_the_package_imports_numpy_alone():
     optional = {
         "plot.py": {"matplotlib", "PIL"},
         "demo.py": {"sklearn", "tqdm"},
-        "training.py": {"tqdm"},
+        "progress.py": {"tqdm"},
         "report.py": {"tqdm"},
         "worker.py": {"threadpoolctl"},
         "jax_step.py": {"jax"},
