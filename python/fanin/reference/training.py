@@ -537,9 +537,13 @@ class _Training:
             history.step_loss, self.mark = total / max(rows, 1), (self.done, self.total)
             answers = [says_stop(c.on_step_end(self.net, history)) for c in called]
             self.ended = self.ended or any(answers)
-        every = self.file.every_steps if self.file is not None else None
-        if self.ended or (every is not None and step % every == 0):
+        # behind an epoch's last step its statistics are in the layers alone: it is written later
+        if self.ended or (self.done < self.used and self._writes_at(step)):
             self._save()
+
+    def _writes_at(self, step: int) -> bool:
+        every = self.file.every_steps if self.file is not None else None
+        return every is not None and step % every == 0
 
     def _end_epoch(self, began: float) -> None:
         """Validate, write the history, ask who wants to stop."""
@@ -565,7 +569,8 @@ class _Training:
         elif self.best.says_stop(history):
             history.stopped_early = self.ended = True
         last = self.ended or history.epochs >= self.epochs
-        if self.file is not None and (last or history.epochs % self.file.every_epochs == 0):
+        due = self.file is not None and history.epochs % self.file.every_epochs == 0
+        if last or due or self._writes_at(net.step):
             self._save()
 
     def _learning_rate(self) -> float:
