@@ -36,6 +36,8 @@ from .reference import (
     History,
     Layer,
     Optimizer,
+    Standardizer,
+    train_dev_test_split,
 )
 from .runtime import available_isas, build_info, get_num_threads, isa, set_isa, set_num_threads
 from .stats import activation_stats
@@ -57,6 +59,7 @@ __all__ = [
     "Layer",
     "Optimizer",
     "RMSprop",
+    "Standardizer",
     "activation_backward",
     "activation_forward",
     "activation_stats",
@@ -78,4 +81,5 @@ __all__ = [
     "set_num_threads",
     "sigmoid_cross_entropy",
     "softmax_cross_entropy",
+    "train_dev_test_split",
 ]

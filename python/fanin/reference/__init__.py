@@ -27,6 +27,8 @@ from .gemm import matmul
 from .loss import mean_squared_error, sigmoid_cross_entropy, softmax_cross_entropy
 from .network import MLP, load
 from .optimizer import SGD, Adam, AdamW, Optimizer, RMSprop
+from .split import train_dev_test_split
+from .standardizer import Standardizer
 from .stats import ActivationStats, activation_stats
 from .training import EarlyStopping, History
 
@@ -45,6 +47,7 @@ __all__ = [
     "Layer",
     "Optimizer",
     "RMSprop",
+    "Standardizer",
     "activation_backward",
     "activation_forward",
     "activation_stats",
@@ -59,4 +62,5 @@ __all__ = [
     "mean_squared_error",
     "sigmoid_cross_entropy",
     "softmax_cross_entropy",
+    "train_dev_test_split",
 ]

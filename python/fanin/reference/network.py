@@ -25,13 +25,14 @@ from .init import Init, draw, resolve
 from .loss import ClassWeight, softmax
 from .optimizer import Adam, AdamW, Optimizer
 from .random import Stream, permutation
+from .standardizer import Standardizer, check_standardizer
 from .training import Callback, EarlyStopping, History
 
 # What a file holds besides: the arrays, and the settings that make the layers.
 _VECTORS = ("parameters", "running_mean", "running_var")
 _CONFIG = (
     "sizes", "activation", "output", "dropout", "batch_norm", "l1", "l2", "dtype", "precision",
-    "seed", "step", "epoch", "input_scale",
+    "seed", "step", "epoch", "input_scale", "standardizer", "target_standardizer",
 )  # fmt: skip
 
 
@@ -53,6 +54,11 @@ class MLP:
     precision : of the products x @ w, dz @ w.T and x.T @ dz; None for that of dtype, "bfloat16"
         (float32 only) rounds what is multiplied to bfloat16 and adds in float32
     seed : of weights, dropout and shuffling, 0 <= seed < 2**64; None draws one
+    standardizer : of the rows that `fit`, `predict`, `predict_proba` and `evaluate` are given,
+        in place of input_scale; a `Standardizer`, of which a copy is kept.  One without
+        statistics gets them from the rows (not the validation rows) of the first `fit`.
+    target_standardizer : likewise of the targets, for output="identity".  The loss is then that
+        of standardised targets; `predict` and the r2 of `evaluate` are in the units of y.
 
     Attributes
     ----------
@@ -66,6 +72,7 @@ class MLP:
         is what a gradient check wants.
     epoch : number of epochs begun so far, which sets the order of the rows
     input_scale : what `fit`, `predict`, `predict_proba` and `evaluate` multiply x with, or None
+    standardizer, target_standardizer : Standardizer or None; saved with the network
 
     Raises
     ------
@@ -94,6 +101,8 @@ class MLP:
         dtype: DTypeLike = "float32",
         precision: Literal["bfloat16"] | None = None,
         seed: int | None = 0,
+        standardizer: Standardizer | None = None,
+        target_standardizer: Standardizer | None = None,
     ) -> None:
         """Check the settings, lay out the vectors, draw the weights."""
         self._build(
@@ -107,6 +116,8 @@ class MLP:
             dtype=dtype,
             precision=precision,
             seed=int.from_bytes(os.urandom(8), "little") if seed is None else seed,
+            standardizer=standardizer,
+            target_standardizer=target_standardizer,
         )
         self._draw_weights(init)
 
@@ -128,6 +139,8 @@ class MLP:
         step: Any = 0,
         epoch: Any = 0,
         input_scale: Any = None,
+        standardizer: Any = None,
+        target_standardizer: Any = None,
     ) -> None:
         """Check the settings and lay out vectors and layers; weights stay 0."""
         if isinstance(sizes, str) or not isinstance(sizes, Iterable):
@@ -150,6 +163,15 @@ class MLP:
         self.step = arguments.check_integer("step", step, 0, arguments.STEP_LIMIT)
         self.epoch = arguments.check_integer("epoch", epoch, 0, arguments.STEP_LIMIT)
         self.input_scale = None if input_scale is None else training.check_scale(input_scale)
+        self.standardizer = check_standardizer("standardizer", standardizer, self.sizes[0])
+        self.target_standardizer = check_standardizer(
+            "target_standardizer", target_standardizer, self.sizes[-1]
+        )
+        if self.target_standardizer is not None and self.output != "identity":
+            raise ValueError(
+                f"target_standardizer: expected None for output={self.output!r}, whose targets "
+                "are no free numbers"
+            )
 
         counts = _parameters_per_layer(self.sizes, self.batch_norm)
         width = sum(self.sizes[1:-1]) if self.batch_norm else 0
@@ -208,6 +230,9 @@ class MLP:
             "step": int(self.step),
             "epoch": int(self.epoch),
             "input_scale": None if self.input_scale is None else float(self.input_scale),
+            "standardizer": self.standardizer and self.standardizer.to_config(),
+            "target_standardizer": self.target_standardizer
+            and self.target_standardizer.to_config(),
         }
 
     @property
@@ -349,12 +374,12 @@ class MLP:
         *,
         class_weight: Array | None,
         label_smoothing: float,
-        scale: float | None,
+        scale: training.Scaling,
         stats: bool | int,
     ) -> tuple[float, int]:
         """Hook: steps over these rows (None: all, in order), in batches of `batch_size`.
 
-        x has any real dtype: a batch is cast to the network's and multiplied by `scale`.  May
+        x has any real dtype: a batch is cast to the network's and scaled by `scale`.  May
         return early, after about SLICE_SECONDS, and is then called again with the rows that are
         left.  `stats`: as in `_loss_and_gradients`, of the batch that ends `rows`.
 
@@ -405,6 +430,10 @@ class MLP:
             self._caches = caches
         return a
 
+    def _gather(self, x: Array, rows: slice) -> Array:
+        """Hook: return these rows of x as the network sees them."""
+        return training.gather(x, rows, self.dtype, self.standardizer or self.input_scale)
+
     def _penalty(self) -> float:
         """Return the sum over layers of l1 sum |w| + l2 / 2 sum w^2."""
         return sum(layer.penalty() for layer in self.layers)
@@ -424,7 +453,7 @@ class MLP:
 
         Parameters
         ----------
-        x : (m, inputs), any real dtype, taken as it is (no input_scale)
+        x : (m, inputs), any real dtype, taken as it is (no input_scale, no standardizer)
         training : dropout on, batch norm with the batch's statistics (which update the running
             ones at each call), and a `backward` may follow
 
@@ -492,7 +521,7 @@ class MLP:
 
         Parameters
         ----------
-        x : (m, inputs), any real dtype, taken as it is (no input_scale)
+        x : (m, inputs), any real dtype, taken as it is (no input_scale, no standardizer)
         y : (m,) labels or (m, outputs) probabilities for softmax; values in [0, 1] for sigmoid;
             numbers for identity; (m,) when there is one output
         sample_weight : (m,) numbers >= 0, optional
@@ -623,7 +652,8 @@ class MLP:
         batch_size : rows per step; the last batch may be smaller.  With batch norm a last batch
             of one row is left out.
         optimizer : Adam(1e-3) when None, new for each call
-        input_scale : such as 1 / 255 for bytes; kept in `input_scale`, which is used when None
+        input_scale : such as 1 / 255 for bytes; kept in `input_scale`, which is used when None.
+            A network with a standardizer takes none.
         early_stopping : patience in epochs, or an EarlyStopping
         callbacks : called as f(net, history) after each epoch; one that returns True ends it
         progress : "auto" shows a bar when tqdm is installed and stderr is a terminal
@@ -669,13 +699,17 @@ class MLP:
         """Return what the network says about each row of x.
 
         softmax: the class (m,), int64.  sigmoid: 0 or 1, int64.  identity: the values, in the
-        network's dtype.  The last two have shape (m,) for one output, else (m, outputs).
+        network's dtype, in the units of y where targets were standardised.  The last two have
+        shape (m,) for one output, else (m, outputs).
 
-        x : (m, inputs), any real dtype; times input_scale when the network has one.
+        x : (m, inputs), any real dtype; scaled as in `fit`.
 
-        Raises TypeError or ValueError when x is not numbers or has another width.
+        Raises TypeError or ValueError when x is not numbers or has another width, RuntimeError
+        when a standardizer has no statistics yet.
         """
         z = self._outputs(x)
+        if self.target_standardizer is not None:
+            z = training.cast(self.target_standardizer.undo(z), self.dtype)
         if self.output == "softmax":
             labels: Array = z.argmax(axis=1).astype(np.int64, copy=False)
             return labels
@@ -685,7 +719,7 @@ class MLP:
     def predict_proba(self, x: Any) -> Array:
         """Return probabilities (m, outputs), of classes for softmax, of yes for sigmoid.
 
-        x : (m, inputs), any real dtype; times input_scale when the network has one.
+        x : (m, inputs), any real dtype; scaled as in `fit`.
 
         Raises ValueError for output="identity", and as `predict`.
         """
@@ -706,38 +740,44 @@ class MLP:
         -------
         {"loss", "accuracy"}, or {"loss", "r2"} for output="identity".  The loss includes the l1
         and l2 penalties.  accuracy is the fraction of right rows (softmax) or of right elements
-        (sigmoid), r2 the coefficient of determination, averaged over outputs.
+        (sigmoid), r2 the coefficient of determination, averaged over outputs.  With a
+        target_standardizer the loss is that of standardised targets, as in `fit`.
 
         Raises
         ------
-        TypeError, ValueError
-            As `loss_and_gradients`.
+        TypeError, ValueError, RuntimeError
+            As `loss_and_gradients` and `predict`.
         """
         with self._lock:
             x = training.as_rows("x", x, self.sizes[0])
             arguments.check_rows("x", x)
-            y = training.as_targets(self.output, y, len(x), self.sizes[-1], self.dtype)
+            dtype = training.target_dtype(self)
+            y = training.as_targets(self.output, y, len(x), self.sizes[-1], dtype)
             weight = training.as_sample_weight(sample_weight, len(x), self.dtype)
             return self._evaluate(x, y, weight)
 
     def _evaluate(self, x: Array, y: Array, sample_weight: Array | None) -> dict[str, float]:
-        z = self._outputs(x)
+        z = values = self._outputs(x)
+        t = y
+        if self.target_standardizer is not None:
+            values, t = self.target_standardizer.undo(z), self.target_standardizer.apply(y, z.dtype)
         return {
-            "loss": self._output_loss(z, y, sample_weight) + self._penalty(),
-            **training.score(self.output, z, y, sample_weight),
+            "loss": self._output_loss(z, t, sample_weight) + self._penalty(),
+            **training.score(self.output, values, y, sample_weight),
         }
 
     def _outputs(self, x: Any) -> Array:
         """Return the output layer's z of all rows, some thousand at a time."""
         with self._lock:
             x = training.as_rows("x", x, self.sizes[0])
+            for name in ("standardizer", "target_standardizer"):
+                if getattr(self, name) is not None:
+                    getattr(self, name).check_fitted(name)
             z = np.empty((len(x), self.sizes[-1]), self.dtype)
             at_once = min(training.ROWS_AT_ONCE, max(64, 10**9 // self.n_parameters))  # for Ctrl-C
             for start in range(0, len(x), at_once):
                 rows = slice(start, start + at_once)
-                z[rows] = self._forward(
-                    training.gather(x, rows, self.dtype, self.input_scale), False
-                )
+                z[rows] = self._forward(self._gather(x, rows), False)
             return z
 
     # ---- files, copies -------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -23,6 +23,10 @@ from .stats import ActivationStats
 
 if TYPE_CHECKING:
     from .network import MLP
+    from .standardizer import Standardizer
+
+# What rows are multiplied with, or what standardises them, on their way into a network.
+Scaling: TypeAlias = "float | Standardizer | None"
 
 SLICE_SECONDS = 0.05  # a network returns from _train_rows after about so long, for Ctrl-C
 MONITOR_BINS = 50
@@ -179,8 +183,10 @@ def cast(x: Array, dtype: np.dtype[Any]) -> Array:
         return x.astype(dtype)
 
 
-def gather(x: Array, rows: Array | slice, dtype: np.dtype[Any], scale: float | None) -> Array:
-    """Return these rows of x in this dtype, times scale: the batch a network sees."""
+def gather(x: Array, rows: Array | slice, dtype: np.dtype[Any], scale: Scaling) -> Array:
+    """Return these rows of x in this dtype, scaled: the batch a network sees."""
+    if scale is not None and not isinstance(scale, float):
+        return scale.apply(x[rows], dtype)
     batch = np.ascontiguousarray(cast(x[rows], dtype))
     if scale is None:
         return batch
@@ -189,9 +195,9 @@ def gather(x: Array, rows: Array | slice, dtype: np.dtype[Any], scale: float | N
     return scaled
 
 
-def check_finite(name: str, x: Array, dtype: np.dtype[Any], scale: float | None = None) -> None:
+def check_finite(name: str, x: Array, dtype: np.dtype[Any], scale: Scaling = None) -> None:
     """Refuse NaN and infinity, and what becomes infinite in `dtype`; say where."""
-    if x.dtype.kind != "f" and abs(scale or 1.0) < 1e18:
+    if x.dtype.kind != "f" and (scale is None or _largest_factor(scale) < 1e18):
         return
     for start in range(0, len(x), ROWS_AT_ONCE):
         finite = np.isfinite(gather(x, slice(start, start + ROWS_AT_ONCE), dtype, scale))
@@ -204,6 +210,12 @@ def check_finite(name: str, x: Array, dtype: np.dtype[Any], scale: float | None 
                 f"{name}: expected finite numbers, got {value}{limit} "
                 f"in row {start + where[0]}{column}"
             )
+
+
+def _largest_factor(scale: "float | Standardizer") -> float:
+    if isinstance(scale, float):
+        return abs(scale)
+    return float(scale.shift_and_factor(arguments.FLOAT64)[1].max())
 
 
 def output_loss(
@@ -272,26 +284,32 @@ def fit(
     dtype, outputs = net.dtype, net.sizes[-1]
     epochs = arguments.check_integer("epochs", epochs, 1)
     batch_size = arguments.check_integer("batch_size", batch_size, 1)
-    scale = net.input_scale if input_scale is None else check_scale(input_scale)
+    scaling = _scaling(net, input_scale)
     callbacks = check_callbacks(callbacks)
     monitor = arguments.check_bool("monitor", monitor)
     shuffle = arguments.check_bool("shuffle", shuffle)
     x = as_rows("x", x, net.sizes[0])
     arguments.check_rows("x", x)
-    given, y = y, as_targets(net.output, y, len(x), outputs, dtype)
+    given, y = y, as_targets(net.output, y, len(x), outputs, target_dtype(net))
     weight = as_sample_weight(sample_weight, len(x), dtype)
     options = as_loss_options(net.output, class_weight, label_smoothing, outputs, dtype)
     used = _rows_per_epoch(net, len(x), batch_size)
-    check_finite("x", x, dtype, scale)
+    standardizer, targets = _fitted(scaling, x), _fitted(net.target_standardizer, y)
+    scaling = standardizer or scaling
+    check_finite("x", x, dtype, scaling)
     if net.output == "identity":
-        check_finite("y", as_array("y", given).reshape(y.shape), dtype)
-    held_out = _as_validation(net, validation, scale)
+        check_finite("y", as_array("y", given).reshape(y.shape), dtype, targets)
+    held_out = _as_validation(net, validation, scaling, targets)
     watch = _Watch(early_stopping, held_out is not None, net.output != "identity")
     if isinstance(optimizer, Optimizer):
         optimizer.prepare(net.parameters, net.gradients)
     bar = _Progress(progress, epochs, used)
 
-    net.input_scale = scale
+    if targets is not None:
+        net.target_standardizer, y = targets, targets.apply(y, dtype)
+    if isinstance(scaling, float):
+        net.input_scale = scaling
+    net.standardizer = standardizer
     history = History()
     finished = 0
     try:
@@ -304,7 +322,7 @@ def fit(
                 loss, rows = net._train_rows(
                     x, y, weight, order[done:used], batch_size, optimizer,
                     class_weight=options[0], label_smoothing=options[1],
-                    scale=scale, stats=MONITOR_BINS if monitor else False,
+                    scale=scaling, stats=MONITOR_BINS if monitor else False,
                 )  # fmt: skip
                 total, done = total + loss, done + rows
                 bar.advance(rows)
@@ -333,6 +351,29 @@ def fit(
     finally:
         bar.close()
     return history
+
+
+def _scaling(net: "MLP", input_scale: float | None) -> Scaling:
+    """Return how rows are scaled, as the network says, or `fit`."""
+    if net.standardizer is None:
+        return net.input_scale if input_scale is None else check_scale(input_scale)
+    if input_scale is not None:
+        raise ValueError(
+            f"input_scale: expected None, as the network has a standardizer, got {input_scale!r}"
+        )
+    return net.standardizer
+
+
+def _fitted(given: Scaling, x: Array) -> "Standardizer | None":
+    """Return a standardizer's statistics of x, in a new one; one that has some stays as it is."""
+    if given is None or isinstance(given, float):
+        return None
+    return given if given.rows else given.copy().fit(x)
+
+
+def target_dtype(net: "MLP") -> np.dtype[Any]:
+    """Return the dtype of targets before they are standardised."""
+    return net.dtype if net.target_standardizer is None else arguments.FLOAT64
 
 
 def check_scale(scale: Any) -> float:
@@ -377,7 +418,7 @@ def _rows_per_epoch(net: "MLP", rows: int, batch_size: int) -> int:
 
 
 def _as_validation(
-    net: "MLP", validation: Any, scale: float | None
+    net: "MLP", validation: Any, scale: Scaling, targets: "Standardizer | None"
 ) -> tuple[Array, Array, Array | None] | None:
     if validation is None:
         return None
@@ -389,12 +430,12 @@ def _as_validation(
     try:
         x = as_rows("x", validation[0], net.sizes[0])
         arguments.check_rows("x", x)
-        y = as_targets(net.output, validation[1], len(x), net.sizes[-1], net.dtype)
+        y = as_targets(net.output, validation[1], len(x), net.sizes[-1], target_dtype(net))
         given = validation[2] if len(validation) == 3 else None
         weight = as_sample_weight(given, len(x), net.dtype)
         check_finite("x", x, net.dtype, scale)
         if net.output == "identity":
-            check_finite("y", as_array("y", validation[1]).reshape(y.shape), net.dtype)
+            check_finite("y", as_array("y", validation[1]).reshape(y.shape), net.dtype, targets)
     except (TypeError, ValueError) as error:
         raise type(error)(f"validation: {error}") from None
     return x, y, weight
