@@ -18,7 +18,7 @@ except ModuleNotFoundError as error:
         "from outside of its source folder"
     ) from error
 
-from . import init, reference
+from . import augment, init, reference
 from .activation import activation_backward, activation_forward
 from .batch_norm import batch_norm_backward, batch_norm_forward
 from .dense import DenseCache, dense_backward, dense_forward
@@ -63,6 +63,7 @@ __all__ = [
     "activation_backward",
     "activation_forward",
     "activation_stats",
+    "augment",
     "available_isas",
     "batch_norm_backward",
     "batch_norm_forward",

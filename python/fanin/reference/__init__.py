@@ -13,7 +13,7 @@ bias, z = x @ w + b, a (m, n) = f(z); a leading d is the gradient of the loss wi
 what follows.
 """
 
-from . import init
+from . import augment, init
 from .activation import activation_backward, activation_forward
 from .batch_norm import (
     BatchNormCache,
@@ -51,6 +51,7 @@ __all__ = [
     "activation_backward",
     "activation_forward",
     "activation_stats",
+    "augment",
     "batch_norm_backward",
     "batch_norm_forward",
     "dense_backward",

@@ -26,7 +26,7 @@ from .loss import ClassWeight, softmax
 from .optimizer import Adam, AdamW, Optimizer
 from .random import Stream, permutation
 from .standardizer import Standardizer, check_standardizer
-from .training import Callback, EarlyStopping, History
+from .training import Augment, Callback, EarlyStopping, History
 
 # What a file holds besides: the arrays, and the settings that make the layers.
 _VECTORS = ("parameters", "running_mean", "running_var")
@@ -632,6 +632,7 @@ class MLP:
         progress: Literal["auto"] | bool = "auto",
         monitor: bool = True,
         shuffle: bool = True,
+        augment: Augment | None = None,
         sample_weight: Any = None,
         class_weight: ClassWeight | None = None,
         label_smoothing: float = 0.0,
@@ -659,6 +660,9 @@ class MLP:
         progress : "auto" shows a bar when tqdm is installed and stderr is a terminal
         monitor : keep the layers' statistics of each epoch's last step in history.stats
         shuffle : a new order of rows for each epoch, set by seed and `epoch`
+        augment : f(rows, rng) such as one of `augment`, called with the raw rows of each training
+            batch (m, inputs) and a numpy.random.Generator(PCG64([seed, epoch, batch number])),
+            before anything is scaled; what it returns is trained on.  Tried on one row first.
         sample_weight, class_weight, label_smoothing : see `loss_and_gradients`
 
         Returns
@@ -690,6 +694,7 @@ class MLP:
                 progress=progress,
                 monitor=monitor,
                 shuffle=shuffle,
+                augment=augment,
                 sample_weight=sample_weight,
                 class_weight=class_weight,
                 label_smoothing=label_smoothing,

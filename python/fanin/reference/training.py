@@ -32,6 +32,8 @@ SLICE_SECONDS = 0.05  # a network returns from _train_rows after about so long, 
 MONITOR_BINS = 50
 ROWS_AT_ONCE = 4096
 
+Augment = Callable[[Array, np.random.Generator], Array]
+Rows = tuple[Array, Array, Array | None, Array | None]  # x, y, weights, which of them
 Callback = Callable[["MLP", "History"], Any]
 
 
@@ -276,6 +278,7 @@ def fit(
     progress: Literal["auto"] | bool,
     monitor: bool,
     shuffle: bool,
+    augment: Augment | None,
     sample_weight: Any,
     class_weight: ClassWeight | None,
     label_smoothing: float,
@@ -304,6 +307,8 @@ def fit(
     if isinstance(optimizer, Optimizer):
         optimizer.prepare(net.parameters, net.gradients)
     bar = _Progress(progress, epochs, used)
+    if augment is not None:
+        check_augment(augment, x)
 
     if targets is not None:
         net.target_standardizer, y = targets, targets.apply(y, dtype)
@@ -319,10 +324,16 @@ def fit(
             net.epoch += 1
             total, done = 0.0, 0
             while done < used:
+                chosen = order[done:used]
+                some: Rows = (x, y, weight, chosen)
+                if augment is not None:
+                    rng = batch_generator(net.seed, net.epoch - 1, done // batch_size)
+                    some = _augmented_batch(augment, rng, x, y, weight, chosen[:batch_size])
+                at_end = augment is None or done + batch_size >= used
                 loss, rows = net._train_rows(
-                    x, y, weight, order[done:used], batch_size, optimizer,
+                    *some, batch_size, optimizer,
                     class_weight=options[0], label_smoothing=options[1],
-                    scale=scaling, stats=MONITOR_BINS if monitor else False,
+                    scale=scaling, stats=MONITOR_BINS if monitor and at_end else False,
                 )  # fmt: skip
                 total, done = total + loss, done + rows
                 bar.advance(rows)
@@ -393,6 +404,43 @@ def check_callbacks(callbacks: Any) -> tuple[Callback, ...]:
                 f"callbacks: expected callables f(net, history), got {arguments.describe(callback)}"
             )
     return found
+
+
+def check_augment(augment: Any, x: Array) -> None:
+    """Refuse what is no function, and what it refuses: it is tried on one row."""
+    if not callable(augment) or isinstance(augment, type):
+        raise TypeError(
+            "augment: expected a function f(x, rng) such as augment.Shift(2, shape=(28, 28)), "
+            f"got {arguments.describe(augment)}"
+        )
+    try:
+        _augmented(augment, batch_generator(0, 0, 0), x[:1].copy())
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"augment: {error}") from error
+
+
+def batch_generator(seed: int, epoch: int, batch: int) -> np.random.Generator:
+    """Return the generator that `augment` gets for a batch."""
+    return np.random.Generator(np.random.PCG64([seed, epoch, batch]))
+
+
+def _augmented(augment: Augment, rng: np.random.Generator, batch: Array) -> Array:
+    changed = as_array("x", augment(batch, rng))
+    arguments.check_shape("x", changed, batch.shape, "from augment, as it was given")
+    return changed
+
+
+def _augmented_batch(
+    augment: Augment,
+    rng: np.random.Generator,
+    x: Array,
+    y: Array,
+    weight: Array | None,
+    rows: Array,
+) -> Rows:
+    """Return these rows, changed, with targets and weights, and None: all of them, in order."""
+    batch = _augmented(augment, rng, x[rows])
+    return batch, y[rows], None if weight is None else weight[rows], None
 
 
 def _says_stop(answer: Any) -> bool:
