@@ -19,7 +19,7 @@ one map first, so nothing is blurred or cut off twice.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,8 @@ from . import arguments
 from .arguments import Array
 
 Maps = NDArray[np.float64]
-Function = Callable[[Array, np.random.Generator], Array]
+Generator: TypeAlias = "np.random.Generator"  # NumPy loads it when it is first used
+Function: TypeAlias = Callable[[Array, Generator], Array]
 
 
 class _Augmentation:
@@ -36,7 +37,7 @@ class _Augmentation:
 
     shape: Any  # of the images in flat rows, or None
 
-    def __call__(self, x: Array, rng: np.random.Generator) -> Array:
+    def __call__(self, x: Array, rng: Generator) -> Array:
         """Return the changed batch, a new array of the shape and dtype of x.
 
         Raises TypeError for another dtype, ValueError for rows that are not images of `shape`.
@@ -44,7 +45,7 @@ class _Augmentation:
         images = as_images(x, self.shape)
         return self._change(images, rng).reshape(x.shape)
 
-    def _change(self, images: Array, rng: np.random.Generator) -> Array:
+    def _change(self, images: Array, rng: Generator) -> Array:
         raise NotImplementedError
 
 
@@ -58,11 +59,11 @@ class _Moving(_Augmentation):
         """What moves in from outside; None where nothing does."""
         return None
 
-    def _maps(self, n: int, h: int, w: int, rng: np.random.Generator) -> Maps:
+    def _maps(self, n: int, h: int, w: int, rng: Generator) -> Maps:
         """Return a matrix (n, 3, 3) for each image, of (y, x, 1) about the image's centre."""
         raise NotImplementedError
 
-    def _change(self, images: Array, rng: np.random.Generator) -> Array:
+    def _change(self, images: Array, rng: Generator) -> Array:
         return _move(images, [self], rng)
 
 
@@ -91,7 +92,7 @@ class Flip(_Moving):
         arguments.check_fraction("p", self.p)
         check_shape(self.shape)
 
-    def _maps(self, n: int, h: int, w: int, rng: np.random.Generator) -> Maps:
+    def _maps(self, n: int, h: int, w: int, rng: Generator) -> Maps:
         maps = _unchanged(n)
         for axis, wanted in ((0, self.vertical), (1, self.horizontal)):
             if wanted:
@@ -123,7 +124,7 @@ class Shift(_Moving):
         arguments.check_real("fill", self.fill, "a number")
         check_shape(self.shape)
 
-    def _maps(self, n: int, h: int, w: int, rng: np.random.Generator) -> Maps:
+    def _maps(self, n: int, h: int, w: int, rng: Generator) -> Maps:
         maps = _unchanged(n)
         for axis, most in enumerate(_pair(self.pixels)):
             maps[:, axis, 2] = rng.integers(-most, most, n, endpoint=True)
@@ -152,7 +153,7 @@ class Rotate(_Moving):
         arguments.check_real("fill", self.fill, "a number")
         check_shape(self.shape)
 
-    def _maps(self, n: int, h: int, w: int, rng: np.random.Generator) -> Maps:
+    def _maps(self, n: int, h: int, w: int, rng: Generator) -> Maps:
         angle = np.radians(rng.uniform(-self.degrees, self.degrees, n))
         maps = _unchanged(n)
         maps[:, 0, 0] = maps[:, 1, 1] = np.cos(angle)
@@ -184,7 +185,7 @@ class Shear(_Moving):
         arguments.check_real("fill", self.fill, "a number")
         check_shape(self.shape)
 
-    def _maps(self, n: int, h: int, w: int, rng: np.random.Generator) -> Maps:
+    def _maps(self, n: int, h: int, w: int, rng: Generator) -> Maps:
         maps = _unchanged(n)
         maps[:, 1, 0] = np.tan(np.radians(rng.uniform(-self.degrees, self.degrees, n)))
         return maps
@@ -217,7 +218,7 @@ class ZoomCrop(_Moving):
         arguments.check_real("fill", self.fill, "a number")
         check_shape(self.shape)
 
-    def _maps(self, n: int, h: int, w: int, rng: np.random.Generator) -> Maps:
+    def _maps(self, n: int, h: int, w: int, rng: Generator) -> Maps:
         zoom = rng.uniform(self.low, self.high, n)
         maps = _unchanged(n)
         for axis, size in enumerate((h, w)):
@@ -246,7 +247,7 @@ class Noise(_Augmentation):
         arguments.check_nonnegative("std", self.std)
         check_shape(self.shape)
 
-    def _change(self, images: Array, rng: np.random.Generator) -> Array:
+    def _change(self, images: Array, rng: Generator) -> Array:
         noise = rng.standard_normal(images.shape, np.float32) * np.float32(self.std)
         changed: Array = images + noise
         if images.dtype == np.uint8:
@@ -276,7 +277,7 @@ class Cutout(_Augmentation):
         arguments.check_real("fill", self.fill, "a number")
         check_shape(self.shape)
 
-    def _change(self, images: Array, rng: np.random.Generator) -> Array:
+    def _change(self, images: Array, rng: Generator) -> Array:
         n, h, w, _ = images.shape
         inside = []
         for size in (h, w):
@@ -317,7 +318,7 @@ class Compose(_Augmentation):
         first = next((shape for shape in (self.shape, *shapes) if shape is not None), None)
         object.__setattr__(self, "shape", first)
 
-    def __call__(self, x: Array, rng: np.random.Generator) -> Array:
+    def __call__(self, x: Array, rng: Generator) -> Array:
         """Return the changed batch, a new array of the shape and dtype of x; raises as a step."""
         images = as_images(x, self.shape).copy()
         moving: list[_Moving] = []
@@ -387,7 +388,7 @@ def _fill(steps: list[_Moving]) -> float | None:
     return fills.pop() if len(fills) == 1 else None
 
 
-def _move(images: Array, steps: list[_Moving], rng: np.random.Generator) -> Array:
+def _move(images: Array, steps: list[_Moving], rng: Generator) -> Array:
     """Return the images after all steps, whose maps are multiplied: the last one's comes first."""
     n, h, w, _ = images.shape
     fill = _fill(steps)

@@ -32,7 +32,8 @@ SLICE_SECONDS = 0.05  # a network returns from _train_rows after about so long, 
 MONITOR_BINS = 50
 ROWS_AT_ONCE = 4096
 
-Augment = Callable[[Array, np.random.Generator], Array]
+Generator: TypeAlias = "np.random.Generator"  # NumPy loads it when it is first used
+Augment: TypeAlias = Callable[[Array, Generator], Array]
 Rows = tuple[Array, Array, Array | None, Array | None]  # x, y, weights, which of them
 Callback = Callable[["MLP", "History"], Any]
 
@@ -419,12 +420,12 @@ def check_augment(augment: Any, x: Array) -> None:
         raise type(error)(f"augment: {error}") from error
 
 
-def batch_generator(seed: int, epoch: int, batch: int) -> np.random.Generator:
+def batch_generator(seed: int, epoch: int, batch: int) -> Generator:
     """Return the generator that `augment` gets for a batch."""
     return np.random.Generator(np.random.PCG64([seed, epoch, batch]))
 
 
-def _augmented(augment: Augment, rng: np.random.Generator, batch: Array) -> Array:
+def _augmented(augment: Augment, rng: Generator, batch: Array) -> Array:
     changed = as_array("x", augment(batch, rng))
     arguments.check_shape("x", changed, batch.shape, "from augment, as it was given")
     return changed
@@ -432,7 +433,7 @@ def _augmented(augment: Augment, rng: np.random.Generator, batch: Array) -> Arra
 
 def _augmented_batch(
     augment: Augment,
-    rng: np.random.Generator,
+    rng: Generator,
     x: Array,
     y: Array,
     weight: Array | None,
