@@ -446,7 +446,8 @@ class Network(steps.Network, Case):
     What is timed has its own list, fanin.bench.steps.
     """
 
-    batch_norm: bool = False
+    batch_norm: bool | str | tuple[bool | str, ...] = False
+    input_dropout: float = 0.0
     l1: float = 0.0
     l2: float = 0.0
     sample_weight: bool = False
@@ -462,6 +463,7 @@ class Network(steps.Network, Case):
             output=self.output,
             dropout=self.dropout,
             batch_norm=self.batch_norm,
+            input_dropout=self.input_dropout,
             l1=self.l1,
             l2=self.l2,
             dtype=dtype,
@@ -480,6 +482,14 @@ NETWORK: tuple[Network, ...] = (
     _net("one-output", sizes=(5, 8, 1), output="sigmoid", activation="elu"),
     _net("dropout", activation="tanh", dropout=0.4),
     _net("batch-norm", activation="tanh", batch_norm=True),
+    *(
+        _net(f"batch-norm-after-{kind}-{rate}", activation=kind, batch_norm="after", dropout=rate)
+        for kind in ("tanh", "gelu", "relu")
+        for rate in (0.0, 0.3)
+    ),
+    _net("batch-norm-mixed", activation="silu", batch_norm=("after", "before"), dropout=0.3),
+    _net("batch-norm-in-one", activation="elu", batch_norm=(False, "after"), input_dropout=0.2),
+    _net("input-dropout", activation="tanh", input_dropout=0.3),
     _net("l1", activation="tanh", l1=1e-2),
     _net("l2", activation="tanh", l2=1e-2),
     _net("weighted", activation="silu", sample_weight=True, label_smoothing=0.1),

@@ -116,6 +116,9 @@ def weights(init: str) -> str:
     return hash_of(fanin.MLP([30, 40, 7], init=init, dtype="float64", seed=2**60).parameters)
 
 
+AFTER = {"batch_norm": ["after", "before", "after"], "input_dropout": 0.1}
+SPARSE = {"l1_step": "proximal", "l1": 1e-3, "max_norm": [0.8, None, 1.0, 0.9]}
+
 # name -> a function that prepares everything and returns the function that computes the hash
 RECIPES = {
     "masks": lambda: masks,
@@ -134,6 +137,12 @@ RECIPES = {
     "steps, RMSprop": lambda: hundred_steps("float32", fanin.RMSprop(1e-3)),
     "steps, clipped": lambda: hundred_steps("float32", fanin.AdamW(1e-3, **LIMITS)),
     "steps, clipped, float64": lambda: hundred_steps("float64", fanin.SGD(0.1, **LIMITS)),
+    "steps, batch norm after": lambda: hundred_steps("float32", **AFTER),
+    "steps, batch norm after, float64": lambda: hundred_steps("float64", **AFTER),
+    "steps, limited": lambda: hundred_steps("float32", **SPARSE, batch_norm=False),
+    "steps, limited, SGD": lambda: hundred_steps(
+        "float64", fanin.SGD(0.1, momentum=0.9), **SPARSE, **AFTER
+    ),
     "fit": fit,
 }
 

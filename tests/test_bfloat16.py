@@ -82,7 +82,7 @@ def test_large_products(shape, isa):
     check_one_layer(*shape)
 
 
-@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize("batch_norm", [False, True, "after"])
 def test_like_the_reference(batch_norm):
     """Whole networks: of 60 * 70 hidden values a few may round the other way, by 2^-8 of their
     size, where the two differ in float32 already; leaving out the rounding makes 20 times as much.

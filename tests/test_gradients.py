@@ -147,24 +147,24 @@ def seed_without_kinks(case) -> int:
 
 def pre_activations(net, x):
     """What each hidden layer's activation gets, by the reference."""
-    twin = reference.MLP(net.sizes, activation=[la.activation for la in net.layers[:-1]],
-                         dropout=[la.dropout for la in net.layers[:-1]],
-                         batch_norm=net.batch_norm, dtype="float64", seed=net.seed)  # fmt: skip
-    twin.parameters = net.parameters
-    a = x
-    for i, layer in enumerate(twin.layers[:-1]):
+    a = dropped(x, net.input_dropout, (net.seed, net.step, 65535))
+    for i, layer in enumerate(net.layers[:-1]):
         z = a @ layer.weight
-        if layer.batch_norm:
-            z, _ = reference.batch_norm_forward(
-                z, layer.gamma, layer.beta, layer.running_mean, layer.running_var, training=True
-            )
-        else:
-            z = z + layer.bias
+        z = normalised(z, layer) if layer.batch_norm == "before" else z + layer.bias
         yield z
-        a, _ = reference.dense_forward(
-            z, np.eye(z.shape[1]), activation=layer.activation, dropout=layer.dropout,
-            key=(net.seed, net.step, i),
-        )  # fmt: skip
+        a = reference.activation_forward(z, layer.activation)
+        a = normalised(a, layer) if layer.batch_norm == "after" else a
+        a = dropped(a, layer.dropout, (net.seed, net.step, i))
+
+
+def normalised(z, layer):
+    statistics = np.zeros_like(layer.gamma), np.ones_like(layer.gamma)
+    return reference.batch_norm_forward(z, layer.gamma, layer.beta, *statistics, training=True)[0]
+
+
+def dropped(a, dropout, key):
+    eye = np.eye(a.shape[1])
+    return reference.dense_forward(a, eye, dropout=dropout, key=key)[0]
 
 
 @pytest.mark.parametrize("case", params(NETWORK, "grad"))
@@ -206,7 +206,8 @@ def check_along(f, p, gradient, rng, name):
     assert apart(np.array(found), np.array(expected)) <= LIMIT, name
 
 
-SMOOTH = [c for c in NETWORK if "grad" in c.uses and str(c) in ("everything-tanh", "weighted")]
+ON_EVERY_SET = ("everything-tanh", "weighted", "batch-norm-after-gelu-0.3", "batch-norm-mixed")
+SMOOTH = [c for c in NETWORK if "grad" in c.uses and str(c) in ON_EVERY_SET]
 
 
 @pytest.mark.parametrize("case", SMOOTH, ids=str)
@@ -218,10 +219,11 @@ def test_network_on_every_set(case, isa):
         check(lambda: net.loss_and_gradients(x, y, **options)[0], p, kept[name], name)
 
 
-def test_own_loss(package, rng):
+@pytest.mark.parametrize("batch_norm", [True, "after", ["after", "before"]], ids=str)
+def test_own_loss(batch_norm, package, rng):
     """forward, a loss of one's own, backward: parameters and dx."""
     net = package.MLP([5, 7, 6, 4], activation=["tanh", "gelu"], dropout=[0.3, 0.0],
-                      batch_norm=True, l1=1e-3, l2=1e-2, output="identity",
+                      input_dropout=0.2, batch_norm=batch_norm, l1=1e-3, l2=1e-2, output="identity",
                       dtype="float64")  # fmt: skip
     x = rng.standard_normal((9, 5))
     for layer in net.layers:

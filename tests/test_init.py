@@ -89,7 +89,7 @@ def test_one_per_layer(package):
     assert np.abs(net.layers[2].weight).max() > 4.5
 
 
-@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize("batch_norm", [False, True, "after"])
 def test_the_rest(batch_norm, package):
     """Biases and beta are 0, gamma and the running variance 1."""
     net = package.MLP(SIZES, batch_norm=batch_norm)
@@ -99,7 +99,7 @@ def test_the_rest(batch_norm, package):
             vector = getattr(layer, name)
             if vector is not None:
                 same_bits(vector, np.full(layer.fan_out, value, np.float32))
-        assert (layer.bias is None) == layer.batch_norm
+        assert (layer.bias is None) == (layer.batch_norm == "before")
         assert (layer.gamma is None) == (not layer.batch_norm)
 
 

@@ -31,16 +31,23 @@ def small_net(package, **options):
 # ---- vectors and layers ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("batch_norm", [False, True])
+PLACES = [False, True, "after", ["after", "before"], [False, "after"]]  # of batch norm
+VECTORS = {False: ["bias"], "before": ["gamma", "beta"], "after": ["bias", "gamma", "beta"]}
+
+
+@pytest.mark.parametrize("batch_norm", PLACES, ids=str)
 def test_one_vector(batch_norm, package, dtype):
-    """Layer by layer the weight in C order, then the bias, or gamma and beta; all are views."""
+    """Layer by layer the weight in C order, then bias, gamma and beta, where there are such; all
+    are views."""
     net = package.MLP([4, 8, 6, 3], batch_norm=batch_norm, dtype=dtype)
     assert net.parameters.ndim == 1
     assert net.parameters.dtype == net.gradients.dtype == dtype
     assert net.n_parameters == net.parameters.size == net.gradients.size
     place = 0
     for layer in net.layers:
-        names = ["weight", "gamma", "beta"] if layer.batch_norm else ["weight", "bias"]
+        names = ["weight", *VECTORS[layer.batch_norm]]
+        for name in {"weight", "bias", "gamma", "beta"} - set(names):
+            assert getattr(layer, name) is getattr(layer, "d" + name) is None
         for name in names:
             view, gradient = getattr(layer, name), getattr(layer, "d" + name)
             assert np.shares_memory(view, net.parameters)
@@ -50,7 +57,13 @@ def test_one_vector(batch_norm, package, dtype):
             place += view.size
         assert layer.weight.shape == (layer.fan_in, layer.fan_out)
     assert place == net.n_parameters
-    assert [layer.batch_norm for layer in net.layers] == [batch_norm, batch_norm, False]
+    wanted = batch_norm if isinstance(batch_norm, list) else [batch_norm] * 2
+    wanted = ["before" if where is True else where for where in wanted]
+    assert [layer.batch_norm for layer in net.layers] == [*wanted, False]
+    assert net.batch_norm is any(wanted)
+    assert (
+        net.running_mean.size == net.running_var.size == np.dot([8, 6], [bool(w) for w in wanted])
+    )
 
 
 def test_a_view_is_used(package):
@@ -77,7 +90,7 @@ def test_setting_a_vector_copies(package):
 def test_attributes(package):
     net = package.MLP(
         [4, 8, 6, 3], activation=["tanh", "relu"], dropout=[0.1, 0.2], l1=[1, 2, 3], l2=0.5,
-        output="sigmoid", seed=7,
+        output="sigmoid", seed=7, input_dropout=0.25, l1_step="proximal", max_norm=[None, 2, 3.5],
     )  # fmt: skip
     assert list(net.sizes) == [4, 8, 6, 3]
     assert (net.output, net.seed, net.step, net.epoch) == ("sigmoid", 7, 0, 0)
@@ -87,6 +100,8 @@ def test_attributes(package):
     assert [layer.dropout for layer in net.layers] == [0.1, 0.2, 0.0]
     assert [layer.l1 for layer in net.layers] == [1, 2, 3]
     assert [layer.l2 for layer in net.layers] == [0.5] * 3
+    assert [layer.max_norm for layer in net.layers] == [None, 2.0, 3.5]
+    assert (net.input_dropout, net.l1_step, net.batch_norm) == (0.25, "proximal", False)
     assert [(layer.fan_in, layer.fan_out) for layer in net.layers] == [(4, 8), (8, 6), (6, 3)]
 
 
@@ -95,6 +110,12 @@ def test_repr(package):
     for part in ("4 -> 8", "8 -> 3", "tanh", "softmax", "0.25", "batch norm", "l2"):
         assert part in text
     assert all(len(line) < 80 for line in text.splitlines())
+    text = repr(package.MLP([4, 8, 6, 3], batch_norm=["after", "before"], dropout=[0.5, 0.0],
+                            l1=0.1, input_dropout=0.2, l1_step="proximal", max_norm=3))  # fmt: skip
+    lines = text.splitlines()
+    limits = "proximal l1 0.1, max_norm 3"
+    assert lines[1].endswith(f"input dropout 0.2, relu, batch norm, dropout 0.5, {limits}")
+    assert lines[2].endswith(f"  batch norm, relu, {limits}")
 
 
 def test_no_hidden_layer(package):
@@ -129,9 +150,11 @@ def test_forward(package, rng):
 
 
 OPTIONS = {"dropout": 0.3, "batch_norm": True, "l1": 1e-3, "l2": 1e-2}
+LIMITED = {"dropout": 0.3, "batch_norm": "after", "input_dropout": 0.2, "l1": 1e-3, "l2": 1e-2,
+           "l1_step": "proximal", "max_norm": [0.9, 1.1]}  # fmt: skip
 
 
-@pytest.mark.parametrize("options", [{}, OPTIONS], ids=["plain", "everything"])
+@pytest.mark.parametrize("options", [{}, OPTIONS, LIMITED], ids=["plain", "everything", "limited"])
 @pytest.mark.parametrize("optimizer", ["SGD", "RMSprop", "Adam", "AdamW"])
 def test_own_loop_equals_train_step(options, optimizer, package, dtype):
     """forward, a loss, backward, update: bit for bit what train_step does in one call."""
@@ -163,10 +186,11 @@ def test_own_loop_equals_train_step(options, optimizer, package, dtype):
             assert own_loss == third_loss
 
 
-def test_fit_equals_steps(package):
+@pytest.mark.parametrize("options", [OPTIONS, LIMITED], ids=["everything", "limited"])
+def test_fit_equals_steps(options, package):
     """An epoch of fit is train_step on the shuffled rows, batch by batch."""
     x, y = blobs(50)
-    net, twin = (small_net(package, **OPTIONS) for _ in range(2))
+    net, twin = (small_net(package, **options) for _ in range(2))
     net.fit(x, y, epochs=2, batch_size=16, optimizer=package.Adam(0.01), progress=False)
     optimizer = package.Adam(0.01)
     for epoch in range(2):
@@ -222,7 +246,7 @@ def split(net, vector):
     for layer in net.layers:
         k, n = layer.fan_in, layer.fan_out
         yield {"weight": vector[place : place + k * n].reshape(k, n)}
-        place += k * n + (2 if layer.batch_norm else 1) * n
+        place += k * n + len(VECTORS[layer.batch_norm]) * n
 
 
 def test_masks_hold_until_the_update(package):
@@ -274,6 +298,100 @@ def test_batch_norm_statistics(package, rng):
     within(net.layers[0].running_mean, 0.1 * z.mean(axis=0), 100 * unit("float64"))
     within(net.layers[0].running_var, 0.9 + 0.1 * z.var(axis=0, ddof=1), 100 * unit("float64"))
     assert np.shares_memory(net.layers[0].running_mean, net.running_mean)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "gelu"])
+def test_batch_norm_after_the_activation(activation, package, rng):
+    """gamma x_hat + beta of f(x @ w + b), dropout behind; its running statistics are of f."""
+    net = package.MLP([4, 5, 2], activation=activation, batch_norm="after", dropout=0.5,
+                      output="identity", dtype="float64", seed=3)  # fmt: skip
+    layer = net.layers[0]
+    layer.bias, layer.gamma, layer.beta = rng.standard_normal((3, 5))
+    x = rng.standard_normal((30, 4))
+    h = package.activation_forward(x @ layer.weight + layer.bias, activation)
+    kept = package.dropout_mask((30, 5), 0.5, (3, 0, 0))
+    x_hat = (h - h.mean(axis=0)) / np.sqrt(h.var(axis=0) + 1e-5)
+    a = (layer.gamma * x_hat + layer.beta) * kept * 2
+    z = a @ net.layers[1].weight
+    # a mean of 30, a root, a division, some products: 200 roundings of numbers below 10
+    within(net.forward(x, training=True), z, 200 * unit("float64") * 10)
+    within(layer.running_mean, 0.1 * h.mean(axis=0), 100 * unit("float64"))
+    within(layer.running_var, 0.9 + 0.1 * h.var(axis=0, ddof=1), 100 * unit("float64"))
+    inv_std = 1 / np.sqrt(layer.running_var + 1e-5)
+    y = layer.gamma * (h - layer.running_mean) * inv_std + layer.beta
+    within(net.forward(x), y @ net.layers[1].weight, 200 * unit("float64") * 10)
+
+
+def test_two_rows_by_hand(package):
+    """Rows 1 and 3 through relu(2 x - 1) = 1, 5: x_hat = -+1, and 10 x_hat + 7 = -3, 17; by
+    (1 - 1e-5 / 8) for the eps beside a variance of 4."""
+    net = package.MLP([1, 1, 1], batch_norm="after", output="identity", dtype="float64")
+    net.parameters[:] = [2, -1, 10, 7, 1, 0]
+    z = net.forward(np.array([[1.0], [3.0]]), training=True)
+    within(z, [[-3.0], [17.0]], 10 * 1.3e-6)  # 10 x_hat is off by 10 * 1e-5 / 8
+    within(net.running_mean, [0.3], 4 * unit("float64"))
+    within(net.running_var, [0.9 + 0.1 * 8], 4 * unit("float64"))
+
+
+def test_statistics_are_of_the_activations(package):
+    """With batch norm behind tanh the statistics are still tanh's, without dropout's zeros."""
+    x, y = blobs(100)
+    net = small_net(package, batch_norm="after", activation="tanh", dropout=0.5)
+    twin = small_net(package, batch_norm="after", activation="tanh")
+    weight = net.layers[0].weight.copy()
+    net.train_step(x, y, package.SGD(0.1), monitor=True)
+    history = twin.fit(x, y, epochs=1, batch_size=100, shuffle=False, progress=False)
+    for stats in (net.layers[0].stats, history.stats[0][0]):
+        h = np.tanh(x @ weight)
+        # sums of 800 float32 numbers below 1, and tanh itself
+        assert abs(stats.mean - h.mean()) < 20 * unit("float32")
+        assert abs(stats.max - h.max()) < 20 * unit("float32")
+        assert stats.zero_fraction == 0
+    assert history.stats[0][0].histogram.sum() == 800
+
+
+def test_input_dropout(package):
+    """Inputs are dropped by the mask of layer 65535 and scaled, in training alone; so is dx."""
+    net = package.MLP([40, 2], output="identity", input_dropout=0.5, seed=9, dtype="float64")
+    net.layers[0].weight = [1, 2]
+    x = np.arange(800.0).reshape(20, 40)
+    plain = np.stack([x.sum(axis=1), 2 * x.sum(axis=1)], 1)
+    for step in range(2):
+        kept = package.dropout_mask((20, 40), 0.5, (9, step, 65535))
+        assert not np.array_equal(kept, package.dropout_mask((20, 40), 0.5, (9, step, 0)))
+        dropped = (x * kept * 2).sum(axis=1)
+        same_bits(net.forward(x, training=True), np.stack([dropped, 2 * dropped], 1))
+        dx = net.backward(np.ones((20, 2)))
+        same_bits(dx, kept * 6.0)
+        within(net.layers[0].dweight[:, 0], (x * kept * 2).sum(axis=0), 0)  # whole numbers
+        same_bits(net.forward(x), plain)
+        net.update(package.SGD(0.0))
+    same_bits(x, np.arange(800.0).reshape(20, 40))
+
+
+def test_input_dropout_leaves_other_masks(package):
+    """A hidden layer drops the same units with it and without."""
+    x = np.ones((50, 6), np.float32)
+    outputs = []
+    for rate in (0.0, 1e-9):  # one input in 65536 is dropped: none of these 300
+        assert package.dropout_mask((50, 6), rate, (4, 0, 65535)).all()
+        net = package.MLP([6, 30, 3], dropout=0.5, input_dropout=rate, seed=4)
+        outputs.append(net.forward(x, training=True))
+    # inputs are scaled by 65536 / 65535
+    within(outputs[1], outputs[0], 1e-4 * (1 + np.abs(outputs[0])))
+
+
+@pytest.mark.parametrize("layout", ["columns", "strided"])
+def test_input_dropout_of_any_strides(layout, package):
+    x = np.random.default_rng(0).standard_normal((30, 12))
+    view = np.asfortranarray(x) if layout == "columns" else np.repeat(x, 2, axis=1)[:, ::2]
+    results = []
+    for data in (x, view):
+        net = package.MLP([12, 7, 3], input_dropout=0.3, dtype="float64")
+        results.append(net.forward(data, training=True))
+        results.append(net.backward(results[-1]))
+    same_bits(results[2], results[0])
+    same_bits(np.ascontiguousarray(results[3]), np.ascontiguousarray(results[1]))
 
 
 def test_backward_needs_a_forward(package):

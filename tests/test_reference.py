@@ -89,8 +89,9 @@ def curves(dtype: str, steps: int, **options):
         {"dropout": 0.3, "activation": "tanh"},
         {"dropout": 0.3, "l2": 1e-3, "activation": "gelu"},
         {"batch_norm": True, "activation": "elu", "dropout": [0.1, 0.2], "l1": 1e-4},
+        {"batch_norm": "after", "activation": "elu", "input_dropout": 0.1, "max_norm": 1.2},
     ],
-    ids=["relu", "tanh", "gelu", "batch norm"],
+    ids=["relu", "tanh", "gelu", "batch norm", "batch norm after"],
 )
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_same_loss_curve(dtype, options):

@@ -45,12 +45,15 @@ def same_network(net, other):
         "step",
         "epoch",
         "input_scale",
+        "input_dropout",
+        "l1_step",
         "dtype",
         "n_parameters",
     ):
         assert getattr(net, name) == getattr(other, name), name
     for a, b in zip(net.layers, other.layers, strict=True):
-        for name in ("fan_in", "fan_out", "activation", "dropout", "batch_norm", "l1", "l2"):
+        for name in ("fan_in", "fan_out", "activation", "dropout", "batch_norm", "l1", "l2",
+                     "l1_step", "max_norm"):  # fmt: skip
             assert getattr(a, name) == getattr(b, name), name
     for name in ("parameters", "running_mean", "running_var"):
         same_bits(getattr(net, name), getattr(other, name))
@@ -63,7 +66,12 @@ def same_network(net, other):
     same_bits(net.predict_proba(x), other.predict_proba(x))
 
 
-@pytest.mark.parametrize("options", [{}, {"batch_norm": False, "dropout": 0.0}], ids=["all", "few"])
+LATER = {"batch_norm": ["after", False], "input_dropout": 0.2, "max_norm": [None, 1.5, 2.0],
+         "l1_step": "proximal"}  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [{}, {"batch_norm": False, "dropout": 0.0}, LATER],
+                         ids=["all", "few", "later"])  # fmt: skip
 def test_round_trip(options, package, dtype, tmp_path):
     net = trained(package, dtype=dtype, **options)
     path = tmp_path / "net.fanin"
@@ -88,6 +96,30 @@ def test_between_packages(tmp_path):
         assert type(loaded) is reader.MLP
         same_bits(loaded.parameters, net.parameters)
         assert repr(loaded) == repr(net)
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_files_of_the_first_release(batch_norm, package, tmp_path):
+    """They know batch norm as True or False, and no input dropout, max_norm and proximal step."""
+    net, path = trained(package, batch_norm=batch_norm), tmp_path / "net"
+    net.save(path)
+    with np.load(path) as archive:
+        config = json.loads(str(archive["config"]))
+        assert set(config) - {"format", "format_version"} >= {
+            "input_dropout",
+            "max_norm",
+            "l1_step",
+        }
+    for name in ("input_dropout", "max_norm", "l1_step"):
+        del config[name]
+    config["batch_norm"] = batch_norm
+    rewritten(path, config=np.array(json.dumps(config)))
+    same_network(net, package.load(path))
+    state = net.__getstate__()
+    state["config"] = {k: v for k, v in config.items() if not k.startswith("format")}
+    twin = package.MLP.__new__(package.MLP)
+    twin.__setstate__(state)
+    same_network(net, twin)
 
 
 def test_under_another_instruction_set(isa, tmp_path):

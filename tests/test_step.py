@@ -97,6 +97,9 @@ def test_monitored_rows_all_the_way(rows):
 def test_monitored_layer_by_layer(rows, dtype):
     check_monitored([13, 70, 33, 5], rows, dropout=0.3, batch_norm=True, dtype=dtype)
     check_monitored([30, 1100, 1030, 17], rows, dropout=[0.0, 0.5], dtype=dtype)
+    for activation in ("tanh", "silu"):
+        check_monitored([13, 70, 33, 5], rows, dropout=0.3, batch_norm="after", dtype=dtype,
+                        input_dropout=0.2, activation=activation)  # fmt: skip
 
 
 def test_statistics_stay_until_the_next_monitored_step():
@@ -154,6 +157,29 @@ def test_norms(name, sizes, dtype):
             assert layer.weight_norm == np.linalg.norm(layer.weight.astype(np.float64))
 
 
+@pytest.mark.parametrize("name", ["SGD", "AdamW"])
+@pytest.mark.parametrize("sizes", [[3, 5, 2], [20, 1030, 7]], ids=str)
+def test_norms_of_limited_steps(name, sizes):
+    """The change is that of the whole step, with the proximal step and max_norm; also in `fit`."""
+    settings = {"l1": 1e-2, "l1_step": "proximal", "max_norm": 1.0, "dtype": "float64"}
+    nets = [fanin.MLP(sizes, **settings) for _ in range(3)]
+    rules = [OPTIMIZERS[name]() for _ in nets]
+    (x, y), (x2, y2) = batches(sizes, 33, "softmax", "float64", count=2)
+    nets[0].train_step(x, y, rules[0])
+    before = [layer.weight.copy() for layer in nets[0].layers]
+    nets[0].train_step(x2, y2, rules[0])
+    nets[1].train_step(x, y, rules[1])
+    nets[1].train_step(x2, y2, rules[1], monitor=True)
+    data = np.vstack([x, x2]), np.hstack([y, y2])
+    nets[2].fit(*data, epochs=1, batch_size=33, shuffle=False, optimizer=rules[2], progress=False)
+    for net in nets[1:]:
+        same_bits(net.parameters, nets[0].parameters)
+        for layer, other, weight in zip(net.layers, nets[0].layers, before, strict=True):
+            change = np.linalg.norm(other.weight - weight)
+            assert abs(layer.update_norm - change) <= 1e-12 * change
+            assert layer.stats.rows == 33
+
+
 @pytest.mark.parametrize("scale", [1e-30, 1e12])
 def test_norms_of_gradients_whose_squares_float32_cannot_hold(scale):
     net = fanin.MLP([4, 8, 1], activation="identity", output="identity")
@@ -202,6 +228,31 @@ def test_layer_by_layer(rows):
     compare([13, 70, 33, 5], rows, dropout=0.3, batch_norm=True, l1=1e-4, l2=1e-3)
 
 
+@pytest.mark.parametrize("rows", ROWS[1:])
+@pytest.mark.parametrize("batch_norm", ["after", ["after", "before"], [False, "after"]], ids=str)
+def test_batch_norm_anywhere(rows, batch_norm):
+    settings = {"batch_norm": batch_norm, "l1": 1e-4, "input_dropout": 0.2}
+    compare([13, 70, 33, 5], rows, dropout=[0.3, 0.0], activation=["silu", "elu"], **settings)
+
+
+# What each layer's weights obey after an update; the norms of a column are about 1.
+LIMITED = {"input_dropout": 0.2, "max_norm": [0.8, None, 0.9], "l1": [1e-3, 0.0, 1e-2],
+           "l1_step": "proximal", "l2": 1e-3}  # fmt: skip
+
+
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_limited_rows_all_the_way(rows, dtype):
+    compare([13, 40, 33, 5], rows, dropout=0.3, dtype=dtype, **LIMITED)
+
+
+@pytest.mark.parametrize("rows", [2, 65, 300])
+@pytest.mark.parametrize("sizes", [[13, 70, 33, 5], [30, 1100, 1030, 17]], ids=str)
+@pytest.mark.parametrize("batch_norm", [False, "after"])
+def test_limited_layer_by_layer(rows, sizes, batch_norm):
+    compare(sizes, rows, batch_norm=batch_norm, **LIMITED)
+
+
 @pytest.mark.parametrize("rows", [1, 15, 70, 300])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_wide_layers(rows, dtype):
@@ -210,7 +261,7 @@ def test_wide_layers(rows, dtype):
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize("batch_norm", [False, True, "after"])
 def test_activations(activation, batch_norm):
     compare([9, 30, 21, 4], 50, activation=activation, batch_norm=batch_norm, dropout=0.2)
 
@@ -239,6 +290,7 @@ def test_losses(output, weighted):
 @pytest.mark.parametrize("sizes", [[9, 4], [9, 30, 4], [9, 1100, 600, 4]], ids=str)
 def test_optimizers(optimizer, sizes):
     compare(sizes, 70, optimizer=optimizer, l2=1e-3)
+    compare(sizes, 70, optimizer=optimizer, l1=1e-2, l1_step="proximal", max_norm=1.0)
 
 
 KINDS = {
@@ -247,6 +299,13 @@ KINDS = {
     "wide": ([30, 1100, 1030, 17], {"dropout": 0.5, "l2": 1e-3}),
     "float64": ([13, 200, 33, 5], {"dtype": "float64", "activation": "gelu"}),
     "bfloat16": ([50, 300, 270, 7], {"precision": "bfloat16", "dropout": 0.3}),
+    "after": ([13, 70, 33, 5], {"dropout": 0.3, "batch_norm": "after", "activation": "gelu"}),
+    "limited": ([13, 70, 33, 5], LIMITED),
+    "wide, limited": ([30, 1100, 1030, 17], LIMITED | {"batch_norm": ["after", "before"]}),
+    "bfloat16, after": (
+        [50, 300, 270, 7],
+        {"precision": "bfloat16", "batch_norm": "after", **LIMITED},
+    ),
 }
 
 

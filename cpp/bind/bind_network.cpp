@@ -45,7 +45,7 @@ class Signals {
 
 constexpr int64_t most_weights = int64_t{1} << 48;  // far from overflow
 
-using LayerArguments = std::tuple<int64_t, int64_t, int, uint32_t, bool, double, double>;
+using LayerArguments = std::tuple<int64_t, int64_t, int, uint32_t, int, double, double, double>;
 
 // A network does one thing at a time; the lock in Python lets the same thread in twice, as from the
 // handler of a signal that came during a step.
@@ -82,38 +82,43 @@ template <class T>
 class BoundNetwork {
  public:
   BoundNetwork(const std::vector<LayerArguments>& layers, int output, uint64_t seed, bool bfloat16,
-               py::array parameters, py::array gradients, py::array running_mean,
-               py::array running_var)
+               uint32_t input_threshold, bool proximal, py::array parameters, py::array gradients,
+               py::array running_mean, py::array running_var)
       : parameters_(std::move(parameters)),
         gradients_(std::move(gradients)),
         running_mean_(std::move(running_mean)),
         running_var_(std::move(running_var)) {
     std::vector<LayerConfig> configs;
     int64_t count = 0, running_count = 0;
-    for (const auto& [fan_in, fan_out, activation, threshold, batch_norm, l1, l2] : layers) {
+    for (const auto& [fan_in, fan_out, activation, threshold, batch_norm, l1, l2, max_norm] :
+         layers) {
       if (fan_in < 1 || fan_out < 1 || activation < 0 || activation >= activation_count ||
-          threshold > 65535 || (!configs.empty() && configs.back().fan_out != fan_in)) {
+          threshold > 65535 || batch_norm < 0 || batch_norm > 2 ||
+          (!configs.empty() && configs.back().fan_out != fan_in)) {
         refuse("layers", "sizes that meet, known activations, thresholds below 65536");
       }
-      configs.push_back({fan_in, fan_out, Activation(activation), threshold, batch_norm, l1, l2});
+      configs.push_back({fan_in, fan_out, Activation(activation), threshold, BatchNorm(batch_norm),
+                         l1, l2, max_norm});
       if (fan_in > most_weights / fan_out) {
         refuse("layers", "at most 2^48 weights each");
       }
       count += configs.back().parameters();
-      running_count += batch_norm ? fan_out : 0;
+      running_count += configs.back().normalised() ? fan_out : 0;
     }
-    if (configs.empty() || output < 0 || output > 2) {
-      refuse("layers", "at least one layer and a known output");
+    if (configs.empty() || output < 0 || output > 2 || input_threshold > 65535) {
+      refuse("layers", "at least one layer, a known output, a threshold below 65536");
     }
     const LayerConfig& last = configs.back();
-    if (last.activation != Activation::identity || last.dropout_threshold > 0 || last.batch_norm) {
+    if (last.activation != Activation::identity || last.dropout_threshold > 0 ||
+        last.normalised()) {
       refuse("layers", "a last layer without activation, dropout and batch norm");
     }
     softmax_ = Output(output) == Output::softmax;
     takes_any_numbers_ = Output(output) == Output::identity;
     least_rows_ = running_count > 0 ? 2 : 1;
     network_ = std::make_unique<Network<T>>(
-        configs, Output(output), seed, bfloat16, out_vector<T>(parameters_, "parameters", count),
+        configs, NetworkConfig{Output(output), seed, bfloat16, input_threshold, proximal},
+        out_vector<T>(parameters_, "parameters", count),
         out_vector<T>(gradients_, "gradients", count),
         out_vector<T>(running_mean_, "running_mean", running_count),
         out_vector<T>(running_var_, "running_var", running_count));
@@ -178,6 +183,20 @@ class BoundNetwork {
     batch_ = x;
     const Computing computing;
     return network_->loss_and_gradients(computing.context, x_view, of, bins, step);
+  }
+
+  // Proximal steps and limits of norms, after an update of this learning rate by `optimizer`, which
+  // has counted it; None where there are no proximal steps to do.
+  void constrain(py::handle optimizer, double lr) {
+    const InUse mine(in_use_);
+    BoundRule<T> bound;
+    Update<T> update{};
+    if (!optimizer.is_none()) {
+      bound = rule_of<T>(optimizer, parameters_.size());
+      update = update_of(bound.rule, lr, py::cast<int64_t>(names().steps.of(optimizer)) - 1);
+    }
+    const Computing computing;
+    network_->constrain(computing.context, optimizer.is_none() ? nullptr : &bound.rule, update);
   }
 
   // Adds the steps done to optimizer.steps and net.step; returns (rows done, sum of loss * rows),
@@ -406,12 +425,13 @@ template <class T>
 void bind_network_of(py::module_& module, const char* name) {
   using Bound = BoundNetwork<T>;
   py::class_<Bound>(module, name)
-      .def(py::init<const std::vector<LayerArguments>&, int, uint64_t, bool, py::array, py::array,
-                    py::array, py::array>())
+      .def(py::init<const std::vector<LayerArguments>&, int, uint64_t, bool, uint32_t, bool,
+                    py::array, py::array, py::array, py::array>())
       .def("forward", &Bound::forward)
       .def("infer", &Bound::infer)
       .def("backward", &Bound::backward)
       .def("loss_and_gradients", &Bound::loss_and_gradients)
+      .def("constrain", &Bound::constrain)
       .def("train", &Bound::train)
       .def("train_step", &Bound::train_step)
       .def_property_readonly("monitored", &Bound::monitored)

@@ -245,7 +245,8 @@ struct Update {
   double lr;            // Adam: lr / (1 - beta1^t)
   double beta1, beta2;  // momentum or beta1; alpha or beta2
   double eps;
-  double correction;  // Adam: 1 / sqrt(1 - beta2^t)
+  double correction;  // Adam: 1 / sqrt(1 - beta2^t); else 1
+  double step_size;   // what a steady gradient is multiplied with, but for `second`; for `shrink`
   double decay;
   const uint8_t* decay_mask;  // (count) not 0 where a parameter decays; null: everywhere
   bool nesterov;
@@ -303,10 +304,10 @@ struct Ops {
   double (*mean_squared_error)(const Context&, const Loss<T>&);
   // p = softmax(z) row by row; p may alias z. Unit column strides.
   void (*softmax)(const Context&, View<const T> z, View<T> p);
-  // dw += l2 * w + l1 * sign(w). penalties (rows, penalty_pieces(cols)): l2 / 2 * sum w^2 +
+  // dw += l2 * w + l1_slope * sign(w). penalties (rows, penalty_pieces(cols)): l2 / 2 * sum w^2 +
   // l1 * sum |w| of each piece of a row. Unit column strides.
   void (*regularise)(const Context&, View<const T> w, View<T> dw, double l1, double l2,
-                     View<double> penalties);
+                     double l1_slope, View<double> penalties);
   // sqrt(sum g^2) of the `count` gradients that an update with this clip_value sees, in double.
   // Scratch: squares (norm_pieces(count)).
   double (*norm)(const Context&, const T* gradients, int64_t count, double clip_value,
@@ -314,6 +315,13 @@ struct Ops {
   void (*sgd)(const Context&, const Update<T>&);
   void (*rmsprop)(const Context&, const Update<T>&);
   void (*adam)(const Context&, const Update<T>&);
+  // The proximal step of l1 that belongs to an update just done: p = sign(p) max(|p| - t, 0) with
+  // t = l1 step_size, divided by sqrt(second) correction + eps where there are mean squares. Reads
+  // no gradients.
+  void (*shrink)(const Context&, const Update<T>&, double l1);
+  // Scales each column of w (k, n) that has a larger Euclidean norm to max_norm, to rounding. Norms
+  // are summed in double. Unit column stride.
+  void (*limit_norms)(const Context&, View<T> w, double max_norm);
   void (*gather)(const Context&, const Gather<T>&);
   void (*function)(const Context&, Function, const T* x, T* out, int64_t count);
 };

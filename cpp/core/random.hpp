@@ -21,6 +21,8 @@ namespace fanin {
 
 constexpr uint32_t stream_dropout = 0, stream_init = 1, stream_shuffle = 2, stream_augment = 3;
 
+constexpr uint32_t input_layer = 0xFFFF;  // of the mask over a network's inputs
+
 constexpr int philox_rounds = 10;
 constexpr uint32_t philox_multiply[2] = {0xD2511F53, 0xCD9E8D57};
 constexpr uint32_t philox_weyl[2] = {0x9E3779B9, 0xBB67AE85};  // golden ratio, sqrt(3) - 1

@@ -14,8 +14,9 @@
 // columns that a tile covers, for one block of k; it is used by all rows of a task. Where w is not
 // laid out that way (transposed, any strides, or too large to be read in place without missing the
 // TLB) the panel is first copied to scratch, where its rows follow each other. x is copied only
-// where its columns lie a multiple of 2 KiB apart, as those of a transposed matrix may: at each k a
-// tile reads from another column, and all of these would fall into the same few sets of the caches.
+// where it is a transposed matrix whose columns lie far apart: at each k a tile reads from another
+// column, which at a multiple of 2 KiB falls into the same few sets of the caches, and for the low
+// tiles of 16 registers costs too many pages anyway.
 //
 // Tasks are blocks of rows x panels, cut by shape alone.
 #pragma once
@@ -188,8 +189,8 @@ struct ProductPlan {
   bool copies_panels, copies_x;
 };
 
-// Rows of x are copied in strips; while one is used, the panels of all columns of the task stay.
-constexpr int64_t strip_rows = 32, strip_vectors = 18;
+// Rows of x that are copied at a time, for one block of k: half of the second cache in float64.
+constexpr int64_t most_copied_rows = 2 * row_block;
 
 template <class T>
 ProductPlan plan_product(View<const T> x, View<const T> w) {
@@ -200,12 +201,16 @@ ProductPlan plan_product(View<const T> x, View<const T> w) {
   const int64_t bytes = w.rows * w.cols * int64_t(sizeof(T));
   const bool pays = registers == 16 ? x.rows >= 48 && x.cols >= 64 : bytes > 512 * 784 * 4;
   plan.copies_panels = w.col_stride != 1 || (x.rows > 2 * most_tile_rows && pays);
-  plan.copies_x = x.row_stride == 1 && x.col_stride != 1 && x.rows >= 4 * strip_rows &&
-                  x.col_stride * int64_t(sizeof(T)) % 2048 == 0;
+  plan.copies_x =
+      x.row_stride == 1 && x.col_stride != 1 && x.rows >= 16 && x.cols >= 16 && w.cols >= 64 &&
+      (registers == 16 ? x.col_stride * int64_t(sizeof(T)) >= 4096
+                       : x.rows >= 128 && x.col_stride * int64_t(sizeof(T)) % 2048 == 0);
   // A copied panel should serve many rows (1024^3 on one thread, AVX-512: 83 % of the FMA peak with
   // 4 blocks a task, 89 % with 8); one read in place need not.
   const int64_t blocks = row_blocks(x.rows);
-  const int64_t blocks_per_task = plan.copies_x ? 4 : plan.copies_panels ? 8 : 2;
+  const int64_t blocks_per_task = plan.copies_x        ? most_copied_rows / row_block
+                                  : plan.copies_panels ? 8
+                                                       : 2;
   plan.row_tasks = (blocks + blocks_per_task - 1) / blocks_per_task;
   // About 2 MFLOP a task (10 to 20 microseconds), so that a late thread costs little.
   const int64_t groups = (w.cols + patch_cols - 1) / patch_cols;
@@ -214,12 +219,9 @@ ProductPlan plan_product(View<const T> x, View<const T> w) {
   const int64_t most = (groups + 2) / 3;
   plan.col_tasks = wanted < 1 ? 1 : wanted > most ? most : wanted;
   if (plan.copies_x) {  // as many columns as can be for each copy, but work for 16 threads
-    constexpr int64_t wide = strip_vectors * width<T> / patch_cols;
-    const int64_t least = (groups + wide - 1) / wide;
-    const int64_t tasks = flops < 32e6 ? int64_t(flops / 2e6) : 16;
+    const int64_t tasks = flops < 16 * 8e6 ? int64_t(flops / 8e6) : 16;
     const int64_t parts = (tasks + plan.row_tasks - 1) / plan.row_tasks;
-    const int64_t narrow = parts < most ? parts : most;
-    plan.col_tasks = narrow < least ? least : narrow;  // more would not fit into scratch
+    plan.col_tasks = parts < 1 ? 1 : parts > most ? most : parts;
   }
   return plan;
 }
@@ -265,6 +267,28 @@ void copy_panel(View<const T> w, int64_t k0, int64_t k1, int64_t c0, int64_t c1,
   }
 }
 
+// Copies x[r0:r1, k0:k1], a transposed matrix, into strips of so many rows, k after k.
+template <class T>
+constexpr int strip_rows = width<T> > tile_rows(3) ? width<T> : tile_rows(3);
+
+template <class T>
+void copy_strips(View<const T> x, int64_t k0, int64_t k1, int64_t r0, int64_t r1, T* strips) {
+  constexpr int W = width<T>, high = strip_rows<T>;
+  for (int64_t k = k0; k < k1; ++k) {
+    T* to = strips + (k - k0) * high;
+    int64_t r = r0;
+    for (; r + high <= r1; r += high, to += product_block * high) {
+#pragma GCC unroll 8
+      for (int i = 0; i < high; i += W) {
+        store(to + i, load(x.at(r + i, k)));
+      }
+    }
+    for (; r < r1; r += W, to += W) {
+      store(to, load_first(x.at(r, k), int(r1 - r < W ? r1 - r : W)));
+    }
+  }
+}
+
 // w[k0:k1, c0:c1], row by row as it lies in memory.
 template <class T>
 Ahead ahead_of(View<const T> w, int64_t k0, int64_t k1, int64_t c0, int64_t c1) {
@@ -285,7 +309,7 @@ void product_of_block(const Upcoming* upcoming, View<const T> x, View<const T> w
   constexpr int W = width<T>;
   const int64_t k = x.cols;
   const int64_t vectors = (c1 - c0 + W - 1) / W;
-  const int widest = panel_vectors(r1 - r0);
+  const int widest = plan.copies_x ? 3 : panel_vectors(r1 - r0);
   const int64_t panels = (vectors + widest - 1) / widest;
   Ahead other[3];
   int others = 0, done = 0;
@@ -299,49 +323,51 @@ void product_of_block(const Upcoming* upcoming, View<const T> x, View<const T> w
       *out.at(r, c) = T(0);
     }
   }
-  T* const strip = scratch + product_block * strip_vectors * W;
-  const int64_t strip_height = plan.copies_x ? strip_rows : r1 - r0;
+  T* const strips = scratch + product_block * most_tile_vectors * W;
   for (int64_t k0 = 0; k0 < k; k0 += product_block) {
     const int64_t k1 = k0 + product_block < k ? k0 + product_block : k;
-    for (int64_t s0 = r0; s0 < r1; s0 += strip_height) {
-      const int64_t s1 = s0 + strip_height < r1 ? s0 + strip_height : r1;
-      View<const T> rows_of_x{x.at(s0, k0), s1 - s0, k1 - k0, x.row_stride, x.col_stride};
-      if (plan.copies_x) {
-        const int wide = int((s1 - s0 + W - 1) / W);
-        copy_panel(x.transposed(), k0, k1, s0, s1, wide, strip);
-        rows_of_x = {strip, s1 - s0, k1 - k0, 1, wide * W};
+    if (plan.copies_x) {
+      copy_strips(x, k0, k1, r0, r1, strips);
+    }
+    for (int64_t p = 0; p < panels; ++p) {
+      const int64_t v0 = part(vectors, panels, p);
+      const int wide = int(part(vectors, panels, p + 1) - v0);
+      const int64_t left = c0 + v0 * W;
+      const int64_t right = left + wide * W < c1 ? left + wide * W : c1;
+      const int last = int(right - left - (wide - 1) * W);
+      Panel<T> panel{w.at(k0, left), w.row_stride};
+      if (plan.copies_panels || last < W) {
+        copy_panel(w, k0, k1, left, right, wide, scratch);
+        panel = {scratch, int64_t(wide) * W};
       }
-      for (int64_t p = 0; p < panels; ++p) {
-        const int64_t v0 = part(vectors, panels, p);
-        const int wide = int(part(vectors, panels, p + 1) - v0);
-        const int64_t left = c0 + v0 * W;
-        const int64_t right = left + wide * W < c1 ? left + wide * W : c1;
-        const int last = int(right - left - (wide - 1) * W);
-        Panel<T> panel{w.at(k0, left), w.row_stride};
-        if (plan.copies_panels || last < W) {
-          T* const copy = plan.copies_x ? scratch + product_block * v0 * W : scratch;
-          if (s0 == r0) {
-            copy_panel(w, k0, k1, left, right, wide, copy);
-          }
-          panel = {copy, int64_t(wide) * W};
+      Ahead panel_ahead = ahead_of(w, k0, k1, right, right + wide * W < c1 ? right + wide * W : c1);
+      const auto tile_at = [&](int64_t row, int rows, const T* x_tile, int64_t x_row,
+                               int64_t x_col) {
+        tile_of<T>(rows, wide)(k1 - k0, x_tile, x_row, x_col, panel, out.at(row, left),
+                               out.row_stride, last, k0 > 0,
+                               others > 0 ? other[done++ % others] : panel_ahead);
+      };
+      if (plan.copies_x) {
+        constexpr int high = strip_rows<T>, tall = tile_rows(3);
+        for (int64_t row = r0; row < r1; row += tall) {
+          const int64_t i = row - r0;
+          tile_at(row, int(r1 - row < tall ? r1 - row : tall),
+                  strips + i / high * high * product_block + i % high, 1, high);
         }
-        Ahead panel_ahead =
-            ahead_of(w, k0, k1, right, right + wide * W < c1 ? right + wide * W : c1);
-        const int64_t tiles = (s1 - s0 + tile_rows(wide) - 1) / tile_rows(wide);
+      } else {
+        const int64_t tiles = (r1 - r0 + tile_rows(wide) - 1) / tile_rows(wide);
         for (int64_t t = 0; t < tiles; ++t) {
-          const int64_t top = part(s1 - s0, tiles, t);
-          const int rows = int(part(s1 - s0, tiles, t + 1) - top);
-          tile_of<T>(rows, wide)(k1 - k0, rows_of_x.at(top, 0), rows_of_x.row_stride,
-                                 rows_of_x.col_stride, panel, out.at(s0 + top, left),
-                                 out.row_stride, last, k0 > 0,
-                                 others > 0 ? other[done++ % others] : panel_ahead);
+          const int64_t row = r0 + part(r1 - r0, tiles, t);
+          tile_at(row, int(r0 + part(r1 - r0, tiles, t + 1) - row), x.at(row, k0), x.row_stride,
+                  x.col_stride);
         }
       }
     }
   }
 }
 
-static_assert(product_block * (strip_vectors * width<double> + strip_rows) * sizeof(double) <=
+static_assert(product_block * (most_tile_vectors * width<double> + most_copied_rows) *
+                  sizeof(double) <=
               operation_scratch_bytes);
 
 // gemm_bf16.hpp.

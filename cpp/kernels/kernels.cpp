@@ -78,6 +78,8 @@ constexpr Ops<T> ops = {
     .sgd = sgd<T>,
     .rmsprop = rmsprop<T>,
     .adam = adam<T>,
+    .shrink = shrink<T>,
+    .limit_norms = limit_norms<T>,
     .gather = gather<T>,
     .function = function<T>,
 };

@@ -13,7 +13,11 @@
 // from is summed in double, in pieces of norm_piece elements and 16 lanes: squares of float32 are
 // exact and those of float64 are rounded before they are added, so that NumPy gets the same bits.
 //
-// And the regularisers: dw += l2 w + l1 sign(w), sign(0) = 0.
+// And the regularisers: dw += l2 w + l1 sign(w), sign(0) = 0. What weights obey after a step:
+//
+//   shrink        w = sign(w) max(|w| - t, 0), t = l1 lr (1 + momentum + momentum^2 + ...) for SGD,
+//                 l1 lr / (sqrt(s) + eps) for the others, s corrected as Adam's
+//   limit_norms   w[:, j] *= max_norm / ||w[:, j]|| where the norm is larger
 #pragma once
 
 #include "../core/ops.hpp"
@@ -192,8 +196,8 @@ void adam(const Context& context, const Update<T>& update) {
 
 template <class T>
 void regularise(const Context& context, View<const T> w, View<T> dw, double l1, double l2,
-                View<double> penalties) {
-  const Vec<T> c1 = broadcast(T(l1)), c2 = broadcast(T(l2));
+                double l1_slope, View<double> penalties) {
+  const Vec<T> c1 = broadcast(T(l1_slope)), c2 = broadcast(T(l2));
   auto body = [&](int64_t r, void*) {
     for (int64_t i = 0; i < penalties.cols; ++i) {
       const int64_t start = i * penalty_cols;
@@ -213,6 +217,63 @@ void regularise(const Context& context, View<const T> w, View<T> dw, double l1, 
     }
   };
   parallel_for(worth(context, 0.3 * double(w.rows) * double(w.cols)), w.rows, body);
+}
+
+template <class T>
+void shrink(const Context& context, const Update<T>& update, double l1) {
+  T* parameters = update.parameters;
+  const T* squares = update.second;
+  const Vec<T> all = broadcast(T(l1 * update.step_size)), eps = broadcast(T(update.eps));
+  const Vec<T> correction = broadcast(T(update.correction));
+  for_elements<T>(context, update.count, [=](int64_t i, int lanes) {
+    const Vec<T> p = load_lanes(parameters + i, lanes);
+    Vec<T> t = all;
+    if (squares != nullptr) {
+      t = t / fma(sqrt(load_lanes(squares + i, lanes)), correction, eps);
+    }
+    const Vec<T> size = abs(p) - t;
+    store_lanes(parameters + i, select(size <= zero<T>(), zero<T>(), copysign(size, p)), lanes);
+  });
+}
+
+// Chains down the columns within row blocks, joined in order. In double no square of float32 is
+// rounded, none under- or overflows.
+template <class T>
+void limit_norms(const Context& context, View<T> w, double max_norm) {
+  constexpr int together = 64;
+  auto body = [&](int64_t task, void*) {
+    const int64_t c0 = task * together;
+    const int cols = int(w.cols - c0 < together ? w.cols - c0 : together);
+    double total[together] = {};
+    for (int64_t r0 = 0; r0 < w.rows; r0 += row_block) {
+      const int64_t r1 = r0 + row_block < w.rows ? r0 + row_block : w.rows;
+      double sum[together] = {};
+      for (int64_t r = r0; r < r1; ++r) {
+        const T* row = w.at(r, c0);
+        for (int c = 0; c < cols; ++c) {
+          sum[c] += double(row[c]) * double(row[c]);
+        }
+      }
+      for (int c = 0; c < cols; ++c) {
+        total[c] += sum[c];
+      }
+    }
+    T factor[together];
+    bool some = false;
+    for (int c = 0; c < cols; ++c) {
+      const double norm = __builtin_sqrt(total[c]);
+      factor[c] = norm > max_norm ? T(max_norm / norm) : T(1);
+      some = some || norm > max_norm;
+    }
+    for (int64_t r = 0; some && r < w.rows; ++r) {
+      T* row = w.at(r, c0);
+      for (int c = 0; c < cols; ++c) {
+        row[c] *= factor[c];
+      }
+    }
+  };
+  parallel_for(worth(context, 0.2 * double(w.rows) * double(w.cols)),
+               (w.cols + together - 1) / together, body);
 }
 
 }  // namespace

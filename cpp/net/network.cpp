@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "../core/parallel.hpp"
+#include "../core/random.hpp"
 #include "../core/sum.hpp"
 #include "../kernels/dispatch.hpp"
 #include "breakdown.hpp"
@@ -52,12 +53,10 @@ bool stopped(const Context& context) {
 }  // namespace
 
 template <class T>
-Network<T>::Network(std::vector<LayerConfig> layers, Output output, uint64_t seed, bool bfloat16,
-                    T* parameters, T* gradients, T* running_mean, T* running_var)
+Network<T>::Network(std::vector<LayerConfig> layers, const NetworkConfig& config, T* parameters,
+                    T* gradients, T* running_mean, T* running_var)
     : layers_(std::move(layers)),
-      output_(output),
-      seed_(seed),
-      bfloat16_(bfloat16),
+      config_(config),
       parameters_(parameters),
       gradients_(gradients),
       running_mean_(running_mean),
@@ -66,16 +65,17 @@ Network<T>::Network(std::vector<LayerConfig> layers, Output output, uint64_t see
   int64_t at = 0;
   for (size_t l = 0; l < layers_.size(); ++l) {
     const LayerConfig& layer = layers_[l];
-    places_.push_back({at, at + layer.weights(), running_count_});
+    const int64_t other = at + layer.weights();
+    places_.push_back({at, other, other + (layer.has_bias() ? layer.fan_out : 0), running_count_});
     at += layer.parameters();
-    running_count_ += layer.batch_norm ? layer.fan_out : 0;
+    running_count_ += layer.normalised() ? layer.fan_out : 0;
     State& state = states_[l];
     state.a_stride = padded(layer.fan_out);
     state.unit_mean.resize(size_t(layer.fan_out));
     state.unit_zeros.resize(size_t(layer.fan_out));
     state.stats.unit_mean = state.unit_mean.data();
     state.stats.unit_zeros = state.unit_zeros.data();
-    if (layer.batch_norm) {
+    if (layer.normalised()) {
       state.inv_std.resize(size_t(layer.fan_out));
     }
     if (layer.penalised()) {
@@ -104,10 +104,10 @@ void Network<T>::reserve(int64_t rows, bool training) {
     if (l + 1 < layers_.size()) {
       state.dz.resize(elements);
     }
-    if (needs_z(layer.activation)) {
+    if (needs_z(layer.activation) || layer.batch_norm == BatchNorm::after) {
       state.z.resize(elements);
     }
-    if (layer.batch_norm) {
+    if (layer.normalised()) {
       state.x_hat.resize(elements);
     }
     if (layer.dropout_threshold > 0) {
@@ -117,6 +117,9 @@ void Network<T>::reserve(int64_t rows, bool training) {
   scratch_.resize(size_t(scratch));
   if (training) {
     row_loss_.resize(size_t(rows));
+    if (config_.input_threshold > 0) {
+      input_mask_.resize(size_t(rows * mask_words(layers_.front().fan_in)));
+    }
   } else {
     for (Buffer<T>& buffer : inference_) {
       buffer.resize(size_t(rows * widest));
@@ -160,17 +163,25 @@ View<const T> Network<T>::input_of(size_t l) const {
   return l > 0 ? View<const T>(a_of(l - 1)) : x_;
 }
 
-// What the derivative is had from.
+// What the derivative is had from: z, or f(z), which only batch norm behind it keeps apart from a.
 template <class T>
 View<const T> Network<T>::saved_of(size_t l) const {
-  return needs_z(layers_[l].activation) ? z_of(l) : a_of(l);
+  return states_[l].z.data() != nullptr ? z_of(l) : a_of(l);
+}
+
+// Where f(z) of a block goes, whose end is a.
+template <class T>
+View<T> Network<T>::activated_of(size_t l, View<T> a, const Kept& kept) const {
+  const LayerConfig& layer = layers_[l];
+  const bool apart = layer.batch_norm == BatchNorm::after && !needs_z(layer.activation);
+  return apart && kept.z.data != nullptr ? kept.z : a;
 }
 
 // ---- the pieces of a step
 
 template <class T>
 Context Network<T>::for_products(Context context) const {
-  context.bfloat16 = bfloat16_;
+  context.bfloat16 = config_.bfloat16;
   return context;
 }
 
@@ -180,6 +191,26 @@ void Network<T>::gather(const Context& context, const Dataset& data, const int64
   const View<T> x = rows_of(batch_x_.data(), rows_, x_.cols, x_.row_stride).row_range(r0, r1);
   ops_of<T>(table()).gather(context, {data.x, data.source, data.row_stride, data.col_stride,
                                       chosen + r0, data.scale, data.shift, data.factor, x});
+}
+
+// Dropout of rows [r0, r1) of the inputs, in batch_x_.
+template <class T>
+void Network<T>::drop_inputs(const Context& context, int64_t r0, int64_t r1) {
+  if (config_.input_threshold > 0) {
+    const View<T> x = rows_of(batch_x_.data(), rows_, x_.cols, x_.row_stride).row_range(r0, r1);
+    drop(context, x, input_dropout_of(r0), input_mask_of(r0, r1));
+  }
+}
+
+template <class T>
+Dropout Network<T>::input_dropout_of(int64_t row) const {
+  return {config_.input_threshold, config_.seed, step_, input_layer, row, 0};
+}
+
+template <class T>
+View<uint16_t> Network<T>::input_mask_of(int64_t r0, int64_t r1) const {
+  const int64_t words = mask_words(layers_.front().fan_in);
+  return rows_of(input_mask_.data(), rows_, words, words).row_range(r0, r1);
 }
 
 // Fetches the same rows of the next batch, which lie anywhere in memory, while this one is worked
@@ -230,7 +261,7 @@ void Network<T>::gather_targets(const Targets<T>& from, const int64_t* chosen) {
     }
     divisor_ += weight;
   }
-  if (output_ != Output::softmax) {
+  if (config_.output != Output::softmax) {
     divisor_ *= double(fan_out);
   }
   if (!(divisor_ > 0)) {  // a batch of weight zero: loss and gradients zero
@@ -238,40 +269,59 @@ void Network<T>::gather_targets(const Targets<T>& from, const int64_t* chosen) {
   }
 }
 
-// a = x @ w for one block; all the rest of the layer, too, where no batch norm stands between.
+// x @ w for one block, and what comes before batch norm: all of the layer where it has none.
 template <class T>
 void Network<T>::product(const Context& context, size_t l, Block block, View<const T> x, View<T> a,
                          const Forward& how) {
   const Ops<T>& ops = ops_of<T>(table());
   const LayerConfig& layer = layers_[l];
   const View<const T> w = weight_of(l, parameters_).col_range(block.c0, block.c1);
-  if (layer.batch_norm) {
+  if (layer.batch_norm == BatchNorm::before) {
     ops.gemm(for_products(context), x, w, a);
     return;
   }
-  const Kept kept = kept_of(l, block, how);
+  Kept kept = kept_of(l, block, how);
+  const View<T> activated = activated_of(l, a, kept);
+  if (layer.batch_norm == BatchNorm::after) {
+    kept.dropout = {};
+    kept.z = needs_z(layer.activation) ? kept.z : View<T>{};
+  }
   ops.dense_forward(for_products(context),
-                    {x, w, parameters_ + places_[l].other + block.c0, a, kept.z, layer.activation,
-                     kept.dropout, kept.mask, moments_of(l, block, how)});
+                    {x, w, parameters_ + places_[l].other + block.c0, activated, kept.z,
+                     layer.activation, kept.dropout, kept.mask, moments_of(l, block, how)});
 }
 
-// Batch norm, activation and dropout of all rows of some columns, in place.
+// Batch norm of all rows of some columns, and what comes behind it; its end is a.
 template <class T>
 void Network<T>::normalise(const Context& context, size_t l, Block block, View<T> a,
                            const Forward& how) {
   const Ops<T>& ops = ops_of<T>(table());
   const LayerConfig& layer = layers_[l];
-  const T* gamma = parameters_ + places_[l].other + block.c0;
+  const T* gamma = parameters_ + places_[l].gamma + block.c0;
   const int64_t unit = places_[l].unit + block.c0;
   // Tasks on other columns use other parts of it.
   T* scratch = scratch_.data() + block.c0 / 16 * moments_size<T>(a.rows, 16);
   const Kept kept = kept_of(l, block, how);
+  const bool after = layer.batch_norm == BatchNorm::after;
+  const View<T> x = after ? activated_of(l, a, kept) : a;
   ops.batch_norm_forward(
-      context, {a, gamma, gamma + layer.fan_out, running_mean_ + unit, running_var_ + unit, a,
+      context, {x, gamma, gamma + layer.fan_out, running_mean_ + unit, running_var_ + unit, a,
                 kept.x_hat, how.training ? states_[l].inv_std.data() + block.c0 : scratch,
                 how.training, batch_norm_momentum, batch_norm_eps, scratch});
-  ops.activation_forward(context, {a, nullptr, a, kept.z, layer.activation, kept.dropout, kept.mask,
-                                   moments_of(l, block, how)});
+  if (!after) {
+    ops.activation_forward(context, {a, nullptr, a, kept.z, layer.activation, kept.dropout,
+                                     kept.mask, moments_of(l, block, how)});
+  } else if (kept.dropout.threshold > 0) {
+    drop(context, a, kept.dropout, kept.mask);
+  }
+}
+
+// Dropout in place.
+template <class T>
+void Network<T>::drop(const Context& context, View<T> a, const Dropout& dropout,
+                      View<uint16_t> mask) const {
+  ops_of<T>(table()).activation_forward(
+      context, {a, nullptr, a, {}, Activation::identity, dropout, mask, {}});
 }
 
 // Where a block of a training forward leaves what backward needs; and what it drops.
@@ -336,7 +386,7 @@ double Network<T>::update_norm(size_t l) const {
 
 template <class T>
 Dropout Network<T>::dropout_of(size_t l, Block block) const {
-  return {layers_[l].dropout_threshold, seed_, step_, uint32_t(l), block.r0, block.c0};
+  return {layers_[l].dropout_threshold, config_.seed, step_, uint32_t(l), block.r0, block.c0};
 }
 
 template <class T>
@@ -401,7 +451,7 @@ void Network<T>::loss(const Context& context, int64_t r0, int64_t r1) {
                      divisor_,
                      z,
                      row_loss_.data() + r0};
-  switch (output_) {
+  switch (config_.output) {
     case Output::softmax:
       ops.softmax_cross_entropy(context, loss);
       break;
@@ -414,9 +464,13 @@ void Network<T>::loss(const Context& context, int64_t r0, int64_t r1) {
   }
 }
 
-// dz of a block of the layer below layer l; where that has batch norm, what goes into its backward.
+// dz of a block of the layer below layer l; where that has batch norm, what goes into its backward:
+// through dropout alone where it comes after the activation.
 template <class T>
 void Network<T>::product_backward(const Context& context, size_t l, Block below) {
+  const LayerConfig& under = layers_[l - 1];
+  const Activation behind_dropout =
+      under.batch_norm == BatchNorm::after ? Activation::identity : under.activation;
   const View<const T> dz = dz_of(l).row_range(below.r0, below.r1);
   // w^T's columns are w's rows.
   const View<const T> w = weight_of(l, parameters_).row_range(below.c0, below.c1);
@@ -425,20 +479,25 @@ void Network<T>::product_backward(const Context& context, size_t l, Block below)
                                                             {{},
                                                              saved_of(l - 1).block(below),
                                                              dz_of(l - 1).block(below),
-                                                             layers_[l - 1].activation,
+                                                             behind_dropout,
                                                              dropout_of(l - 1, below),
                                                              mask_of(l - 1, below)}});
 }
 
+// The backward of `normalise`, into dz.
 template <class T>
 void Network<T>::normalise_backward(const Context& context, size_t l, Block block) {
-  const int64_t n = layers_[l].fan_out, other = places_[l].other + block.c0;
+  const Ops<T>& ops = ops_of<T>(table());
+  const LayerConfig& layer = layers_[l];
+  const int64_t n = layer.fan_out, gamma = places_[l].gamma + block.c0;
   const View<T> dz = dz_of(l).block(block);
   T* scratch = scratch_.data() + block.c0 / 16 * 2 * column_sum_scratch(dz.rows, 16);
-  ops_of<T>(table()).batch_norm_backward(
-      context,
-      {dz, x_hat_of(l).block(block), parameters_ + other, states_[l].inv_std.data() + block.c0, dz,
-       gradients_ + other, gradients_ + other + n, true, scratch});
+  ops.batch_norm_backward(context, {dz, x_hat_of(l).block(block), parameters_ + gamma,
+                                    states_[l].inv_std.data() + block.c0, dz, gradients_ + gamma,
+                                    gradients_ + gamma + n, true, scratch});
+  if (layer.batch_norm == BatchNorm::after) {
+    ops.activation_backward(context, {dz, saved_of(l).block(block), dz, layer.activation, {}, {}});
+  }
 }
 
 // dw, penalty included, of a block of w.
@@ -454,14 +513,14 @@ void Network<T>::weight_gradients(const Context& context, size_t l, Block block,
         rows_of(states_[l].penalties.data(), layer.fan_in, pieces, pieces)
             .block({block.r0, block.r1, block.c0 / penalty_cols, penalty_pieces(block.c1)});
     ops.regularise(context, weight_of(l, parameters_).block(block), dw, layer.l1, layer.l2,
-                   penalties);
+                   config_.proximal ? 0 : layer.l1, penalties);
   }
 }
 
 // db. (dgamma and dbeta were made on the way back.)
 template <class T>
 void Network<T>::bias_gradients(const Context& context, size_t l) {
-  if (!layers_[l].batch_norm) {
+  if (layers_[l].has_bias()) {
     ops_of<T>(table()).column_sums(context, dz_of(l), gradients_ + places_[l].other);
   }
 }
@@ -478,6 +537,46 @@ double Network<T>::penalty() const {
   return total;
 }
 
+// The proximal step of l1 on a block of w, behind the optimizer's.
+template <class T>
+void Network<T>::shrink(const Context& context, const OptimizerRule<T>& rule,
+                        const Update<T>& update, size_t l, Block block) {
+  const LayerConfig& layer = layers_[l];
+  if (!config_.proximal || layer.l1 == 0) {
+    return;
+  }
+  const int64_t cols = block.c1 - block.c0, rows = block.r1 - block.r0;
+  const int64_t tall = cols == layer.fan_out ? rows : 1;  // rows that lie together
+  for (int64_t r = block.r0; r < block.r1; r += tall) {
+    const int64_t start = places_[l].weight + r * layer.fan_out + block.c0;
+    const T* none = nullptr;
+    ops_of<T>(table()).shrink(context, part_of(rule, update, parameters_, none, start, tall * cols),
+                              layer.l1);
+  }
+}
+
+// The limit of the norms of columns [c0, c1) of w.
+template <class T>
+void Network<T>::limit_norms(const Context& context, size_t l, int64_t c0, int64_t c1) {
+  const LayerConfig& layer = layers_[l];
+  if (layer.max_norm < unlimited) {
+    ops_of<T>(table()).limit_norms(context, weight_of(l, parameters_).col_range(c0, c1),
+                                   layer.max_norm);
+  }
+}
+
+template <class T>
+void Network<T>::constrain(const Context& context, const OptimizerRule<T>* rule,
+                           const Update<T>& update) {
+  for (size_t l = 0; l < layers_.size(); ++l) {
+    const LayerConfig& layer = layers_[l];
+    if (rule != nullptr) {
+      shrink(context, *rule, update, l, {0, layer.fan_in, 0, layer.fan_out});
+    }
+    limit_norms(context, l, 0, layer.fan_out);
+  }
+}
+
 // ---- whole batches
 
 template <class T>
@@ -489,12 +588,16 @@ void Network<T>::forward(const Context& context, View<const T> x, bool training,
     x_ = x;
     rows_ = x.rows;
     step_ = step;
+    if (config_.input_threshold > 0) {
+      copy_inputs();
+      drop_inputs(context, 0, rows_);
+    }
   }
   if (monitored) {
     begin_monitoring(x.rows);
   }
   const size_t last = layers_.size() - 1;
-  View<const T> h = x;
+  View<const T> h = training ? x_ : x;
   for (size_t l = 0; l <= last; ++l) {
     const LayerConfig& layer = layers_[l];
     View<T> a = training
@@ -503,40 +606,58 @@ void Network<T>::forward(const Context& context, View<const T> x, bool training,
     if (l == last && out.data != nullptr) {
       a = out;
     }
-    // A histogram is of activations before dropout: then dropout is a pass of its own, behind it.
+    // A histogram is of f(.): then dropout is a pass of its own, behind it.
     const Forward how{training, monitored, bins <= 0};
     const Block all{0, x.rows, 0, layer.fan_out};
     product(context, l, all, h, a, how);
-    if (layer.batch_norm) {
+    if (layer.batch_norm == BatchNorm::before) {
       normalise(context, l, all, a, how);
     }
     if (bins > 0) {
-      count_histogram(context, l, a, bins);
-      if (layer.dropout_threshold > 0) {
-        ops_of<T>(table()).activation_forward(context, {a,
-                                                        nullptr,
-                                                        a,
-                                                        View<T>{},
-                                                        Activation::identity,
-                                                        dropout_of(l, all),
-                                                        mask_of(l, all),
-                                                        {}});
-      }
+      count_histogram(context, l, activated_of(l, a, kept_of(l, all, how)), bins);
+    }
+    if (layer.batch_norm == BatchNorm::after) {
+      normalise(context, l, all, a, how);
+    }
+    if (bins > 0 && layer.dropout_threshold > 0) {
+      drop(context, a, dropout_of(l, all), mask_of(l, all));
     }
     h = a;
   }
 }
 
+// Makes the inputs our own, where dropout may change them.
+template <class T>
+void Network<T>::copy_inputs() {
+  if (x_.data == batch_x_.data()) {
+    return;
+  }
+  const int64_t stride = padded(x_.cols);
+  batch_x_.resize(size_t(rows_ * stride));
+  for (int64_t r = 0; r < rows_; ++r) {
+    for (int64_t c = 0; c < x_.cols; ++c) {
+      batch_x_.data()[r * stride + c] = *x_.at(r, c);
+    }
+  }
+  x_ = rows_of<const T>(batch_x_.data(), rows_, x_.cols, stride);
+}
+
 template <class T>
 void Network<T>::backward(const Context& context, View<const T> dout, View<T> dx) {
-  const View<T> dz = dz_of(layers_.size() - 1);
+  const View<T> last = dz_of(layers_.size() - 1);
   for (int64_t r = 0; r < rows_; ++r) {
-    std::memcpy(dz.at(r, 0), dout.at(r, 0), size_t(dz.cols) * sizeof(T));
+    std::memcpy(last.at(r, 0), dout.at(r, 0), size_t(last.cols) * sizeof(T));
   }
   gradients(context);
-  if (dx.data != nullptr) {
-    ops_of<T>(table()).gemm(for_products(context), dz_of(0), weight_of(0, parameters_).transposed(),
-                            dx);
+  if (dx.data == nullptr) {
+    return;
+  }
+  const Ops<T>& ops = ops_of<T>(table());
+  const View<const T> dz = dz_of(0), w = weight_of(0, parameters_);
+  ops.gemm(for_products(context), dz, w.transposed(), dx);
+  if (config_.input_threshold > 0) {
+    ops.activation_backward(
+        context, {dx, dx, dx, Activation::identity, input_dropout_of(0), input_mask_of(0, rows_)});
   }
 }
 
@@ -554,7 +675,7 @@ void Network<T>::gradients(const Context& context) {
       const Timed timed(Work::backward, context.threads);
       const Block below{0, rows_, 0, layer.fan_in};
       product_backward(context, l, below);
-      if (layers_[l - 1].batch_norm) {
+      if (layers_[l - 1].normalised()) {
         normalise_backward(context, l - 1, below);
       }
     }
@@ -614,6 +735,7 @@ void Network<T>::update(const Context& context, const OptimizerRule<T>& rule, Up
     apply(ops, context, rule, without_decay(update), parameters_, gradients_ + other, other,
           layer.others());
   }
+  constrain(context, &rule, update);
   updated_ = monitored;
 }
 

@@ -1,9 +1,11 @@
 // A network of dense layers and its training step, on whatever table of operations is in use.
 //
-//     layer l:  z = h @ w (+ b)      [batch norm]      h' = dropout(f(z))
+//     layer l:  z = h @ w (+ b)   [batch norm]   f(z)   [batch norm]   h' = dropout(.)
 //
-// The parameters, gradients and running statistics are the caller's flat vectors, in the order
-//     per layer: w (k, n), then b (n), or gamma (n) and beta (n) where batch norm makes b useless;
+// with dropout before layer 0 as well. The parameters, gradients and running statistics are the
+// caller's flat vectors, in the order
+//     per layer: w (k, n), then b (n) unless batch norm before f makes it useless, then gamma (n)
+//     and beta (n) of batch norm;
 // running means and variances in two more, of the layers with batch norm.
 // A network owns what one batch leaves behind: outputs, masks, normalised inputs, statistics. Its
 // methods are not safe to call from two threads at once; the caller sees to that.
@@ -23,17 +25,22 @@ constexpr double batch_norm_momentum = 0.1, batch_norm_eps = 1e-5;
 constexpr int no_stats = -1;  // in place of the number of bins of a histogram, 0 for none
 
 enum class Output : int { identity, sigmoid, softmax };
+enum class BatchNorm : int { none, before, after };  // the activation
 
 struct LayerConfig {
   int64_t fan_in, fan_out;
   Activation activation;
   uint32_t dropout_threshold;  // of 65536
-  bool batch_norm;
+  BatchNorm batch_norm;
   double l1, l2;
+  double max_norm;  // of a column of w; unlimited: none
 
+  bool normalised() const { return batch_norm != BatchNorm::none; }
+  bool has_bias() const { return batch_norm != BatchNorm::before; }
   int64_t weights() const { return fan_in * fan_out; }
   int64_t parameters() const { return weights() + others(); }
-  int64_t others() const { return (batch_norm ? 2 : 1) * fan_out; }  // bias, or gamma and beta
+  // Bias, gamma and beta.
+  int64_t others() const { return (int64_t(has_bias()) + 2 * int64_t(normalised())) * fan_out; }
   bool penalised() const { return l1 > 0 || l2 > 0; }
   // Squares of w are summed over pieces: so many rows, or parts of a long one.
   int64_t piece_rows() const { return fan_out <= penalty_cols ? 8 : 1; }
@@ -73,12 +80,20 @@ struct Progress {
 template <class T>
 class TrainingStep;
 
+// What the layers of a network share.
+struct NetworkConfig {
+  Output output;
+  uint64_t seed;
+  bool bfloat16;             // products round their inputs to it
+  uint32_t input_threshold;  // of 65536: dropout of the inputs
+  bool proximal;             // l1 is seen to by a proximal step after each update
+};
+
 template <class T>
 class Network {
  public:
-  // bfloat16: products round their inputs to it.
-  Network(std::vector<LayerConfig> layers, Output output, uint64_t seed, bool bfloat16,
-          T* parameters, T* gradients, T* running_mean, T* running_var);
+  Network(std::vector<LayerConfig> layers, const NetworkConfig& config, T* parameters, T* gradients,
+          T* running_mean, T* running_var);
   ~Network();
 
   // out (m, n): logits, or values. Training: masks of `step`, batch statistics, and everything that
@@ -101,6 +116,10 @@ class Network {
   Progress train(const Context& context, const Dataset& data, const Targets<T>& targets,
                  const OptimizerRule<T>& rule, const double* lr, int64_t steps_done, uint64_t step,
                  int bins_at_last, double seconds);
+
+  // What follows an update by this rule: proximal steps and limits of norms. `rule` may be null
+  // where there are no proximal steps.
+  void constrain(const Context& context, const OptimizerRule<T>* rule, const Update<T>& update);
 
   // How many batches were monitored: statistics are of the last one.
   int64_t monitored() const { return monitored_; }
@@ -127,7 +146,7 @@ class Network {
 
   // Where a layer's parameters lie in the flat vectors; `unit`: in those of the running statistics.
   struct Place {
-    int64_t weight, other, unit;
+    int64_t weight, other, gamma, unit;  // other: bias, gamma, beta
   };
   // What one training batch leaves in a layer.
   struct State {
@@ -176,6 +195,7 @@ class Network {
   View<T> dz_of(size_t layer) const;
   View<const T> input_of(size_t layer) const;
   View<const T> saved_of(size_t layer) const;
+  View<T> activated_of(size_t layer, View<T> a, const Kept&) const;
   View<uint16_t> mask_of(size_t layer, Block) const;
   Dropout dropout_of(size_t layer, Block) const;
   Kept kept_of(size_t layer, Block, const Forward&) const;
@@ -187,15 +207,22 @@ class Network {
 
   // The pieces of a step, on a block of the rows and columns of a layer's output, or of w.
   void gather(const Context&, const Dataset&, const int64_t* chosen, int64_t r0, int64_t r1);
+  void copy_inputs();
+  void drop_inputs(const Context&, int64_t r0, int64_t r1);
+  Dropout input_dropout_of(int64_t row) const;
+  View<uint16_t> input_mask_of(int64_t r0, int64_t r1) const;
   void fetch_next(const Dataset&, const int64_t* chosen, int64_t r0, int64_t r1) const;
   void product(const Context&, size_t layer, Block, View<const T> x, View<T> a, const Forward&);
   void normalise(const Context&, size_t layer, Block, View<T> a, const Forward&);
+  void drop(const Context&, View<T> a, const Dropout&, View<uint16_t> mask) const;
   void loss(const Context&, int64_t r0, int64_t r1);
   void product_backward(const Context&, size_t layer, Block below);
   void normalise_backward(const Context&, size_t layer, Block);
   void weight_gradients(const Context&, size_t layer, Block, View<T> dw);
   void bias_gradients(const Context&, size_t layer);
   double penalty() const;
+  void shrink(const Context&, const OptimizerRule<T>&, const Update<T>&, size_t layer, Block);
+  void limit_norms(const Context&, size_t layer, int64_t c0, int64_t c1);
 
   void gather_targets(const Targets<T>& from, const int64_t* chosen);
   void count_histogram(const Context&, size_t layer, View<const T> a, int bins);
@@ -209,9 +236,7 @@ class Network {
                       const OptimizerRule<T>&, const Update<T>&);
 
   std::vector<LayerConfig> layers_;
-  Output output_;
-  uint64_t seed_;
-  bool bfloat16_;
+  const NetworkConfig config_;
   T *parameters_, *gradients_, *running_mean_, *running_var_;
   int64_t running_count_ = 0;
   std::vector<Place> places_;
@@ -225,6 +250,7 @@ class Network {
   Targets<T> targets_;  // of the batch: the buffers below
   double divisor_ = 1;  // of its loss
   Buffer<T> batch_x_, batch_targets_, batch_weight_;
+  Buffer<uint16_t> input_mask_;
   Buffer<int64_t> batch_labels_;
   Buffer<double> row_loss_, norm_scratch_;
   Buffer<T> inference_[2];  // outputs of layers in turn, outside training

@@ -36,6 +36,12 @@ template <class T>
 static inline Update<T> update_of(const OptimizerRule<T>& rule, double lr, int64_t steps_done) {
   Update<T> update{};
   update.lr = lr;
+  update.correction = 1;
+  update.step_size = lr;
+  if (rule.rule == Rule::sgd) {  // a sum of gradients
+    const int64_t terms = steps_done + (rule.nesterov ? 2 : 1);
+    update.step_size = lr * (1 - power(rule.beta1, terms)) / (1 - rule.beta1);
+  }
   update.beta1 = rule.beta1;
   update.beta2 = rule.beta2;
   update.eps = rule.eps;
@@ -70,16 +76,25 @@ static inline double gradient_scale(const Ops<T>& ops, const Context& context,
   return norm <= rule.clip_norm ? 1 : rule.clip_norm / norm;
 }
 
-// Applies it to parameters [start, start + count), whose gradients begin at `gradients`.
+// The part of an update for parameters [start, start + count), whose gradients begin at
+// `gradients`.
 template <class T>
-static inline void apply(const Ops<T>& ops, const Context& context, const OptimizerRule<T>& rule,
-                         Update<T> update, T* parameters, const T* gradients, int64_t start,
-                         int64_t count) {
+static inline Update<T> part_of(const OptimizerRule<T>& rule, Update<T> update, T* parameters,
+                                const T* gradients, int64_t start, int64_t count) {
   update.parameters = parameters + start;
   update.gradients = gradients;
   update.first = rule.first != nullptr ? rule.first + start : nullptr;
   update.second = rule.second != nullptr ? rule.second + start : nullptr;
   update.count = count;
+  return update;
+}
+
+// Applies it.
+template <class T>
+static inline void apply(const Ops<T>& ops, const Context& context, const OptimizerRule<T>& rule,
+                         Update<T> update, T* parameters, const T* gradients, int64_t start,
+                         int64_t count) {
+  update = part_of(rule, update, parameters, gradients, start, count);
   switch (rule.rule) {
     case Rule::sgd:
       ops.sgd(context, update);

@@ -34,6 +34,7 @@ template <class T>
 TrainingStep<T>::TrainingStep(Network<T>& net, int64_t rows, int threads, bool monitored)
     : rows(rows), threads(threads), monitored(monitored), net_(net), flow_(threads) {
   layers_are_small() ? add_rows() : add_layers();
+  add_limits();
 }
 
 // Whether a thread should rather read all weights for its rows than wait for others at each layer.
@@ -41,9 +42,9 @@ TrainingStep<T>::TrainingStep(Network<T>& net, int64_t rows, int threads, bool m
 template <class T>
 bool TrainingStep<T>::layers_are_small() const {
   constexpr int64_t small_bytes = 512 << 10;  // half of a core's second cache
-  return !net_.bfloat16_ &&
+  return !net_.config_.bfloat16 &&
          std::all_of(net_.layers_.begin(), net_.layers_.end(), [](const LayerConfig& layer) {
-           return !layer.batch_norm && layer.weights() * int64_t(sizeof(T)) <= small_bytes;
+           return !layer.normalised() && layer.weights() * int64_t(sizeof(T)) <= small_bytes;
          });
 }
 
@@ -63,6 +64,7 @@ template <class T>
 void TrainingStep<T>::gather(int64_t r0, int64_t r1) {
   const Timed timed(Work::gather);
   net_.gather(alone, *data_, chosen_, r0, r1);
+  net_.drop_inputs(alone, r0, r1);
   net_.fetch_next(*data_, chosen_, r0, r1);
 }
 
@@ -99,7 +101,7 @@ void TrainingStep<T>::add_layers() {
   const Cut by_rows(rows, row_unit(monitored), divide_up(rows, 256));
   // A stage whose groups are the parts of `by_rows`, each of some tasks by columns.
   const auto add_blocks = [&](int64_t cols, auto body) {
-    const int64_t wanted = divide_up(cols, net_.bfloat16_ ? 256 : 96);
+    const int64_t wanted = divide_up(cols, net_.config_.bfloat16 ? 256 : 96);
     const Cut by_cols(cols, col_unit, divide_up(wanted, threads) * threads);
     return flow_.add(by_rows.parts, by_cols.parts, [=](int64_t task, void*) {
       const int64_t i = task / by_cols.parts, j = task % by_cols.parts;
@@ -129,14 +131,14 @@ void TrainingStep<T>::add_layers() {
       net_.product(alone, l, block, net_.input_of(l).row_range(block.r0, block.r1),
                    net_.a_of(l).block(block), training);
     });
-    if (layer.batch_norm) {
+    if (layer.normalised()) {
       made = add_columns(layer.fan_out, [=, this](Block block) {
         await(made);
         const Timed timed(Work::forward);
         net_.normalise(alone, l, block, net_.a_of(l).block(block), training);
       });
     }
-    by_groups = !layer.batch_norm;
+    by_groups = !layer.normalised();
   }
   made = add_blocks(1, [=, this](int64_t i, Block block) {
     await_rows(made, by_groups, i);
@@ -153,14 +155,14 @@ void TrainingStep<T>::add_layers() {
       net_.product_backward(alone, l, block);
     });
     add_weights(l, dz, made);
-    if (below.batch_norm) {
+    if (below.normalised()) {
       made = add_columns(below.fan_out, [=, this](Block block) {
         await(made);
         const Timed timed(Work::backward);
         net_.normalise_backward(alone, l - 1, block);
       });
     }
-    by_groups = !below.batch_norm;
+    by_groups = !below.normalised();
   }
   add_weights(0, made, made);
 }
@@ -174,7 +176,7 @@ void TrainingStep<T>::add_weights(size_t l, Flow::Stage dz, Flow::Stage readers)
   const int64_t tall = std::clamp<int64_t>(layer.fan_in / 64 * 16, 16, 64);
   static_assert(64 * penalty_cols * sizeof(double) <= task_scratch_bytes);
   const Cut by_rows(layer.fan_in, 8, divide_up(divide_up(layer.fan_in, tall), threads) * threads);
-  flow_.add(by_rows.parts, by_cols.parts, [=, this](int64_t task, void* scratch) {
+  const auto body = [=, this](int64_t task, void* scratch) {
     const int64_t i = task / by_cols.parts, j = task % by_cols.parts;
     const Block block{by_rows.begin(i), by_rows.end(i), by_cols.begin(j), by_cols.end(j)};
     const int64_t cols = block.c1 - block.c0;
@@ -192,7 +194,26 @@ void TrainingStep<T>::add_weights(size_t l, Flow::Stage dz, Flow::Stage readers)
     }
     await(readers);
     update(l, block, dw);
-  });
+  };
+  updates_.emplace_back(l, flow_.add(by_rows.parts, by_cols.parts, body));
+}
+
+// Stages that limit the norms of columns of w, which take all of its rows. They come last, when
+// nobody has to wait for the updates any more.
+template <class T>
+void TrainingStep<T>::add_limits() {
+  for (const auto& [layer, updated] : updates_) {
+    const LayerConfig& config = net_.layers_[layer];
+    if (config.max_norm == unlimited) {
+      continue;
+    }
+    const Cut by_cols(config.fan_out, col_unit, divide_up(config.fan_out, 64));
+    flow_.add(1, by_cols.parts, [=, this, l = layer, stage = updated](int64_t j, void*) {
+      await(stage);
+      const Timed timed(Work::update);
+      net_.limit_norms(alone, l, by_cols.begin(j), by_cols.end(j));
+    });
+  }
 }
 
 // The weights and moments that `update` of this block will change.
@@ -215,6 +236,7 @@ template <class T>
 void TrainingStep<T>::update(size_t l, Block block, View<const T> dw) {
   const Timed timed(Work::update);
   net_.update_weights(alone, *rule_, update_, l, block, dw, monitored);
+  net_.shrink(alone, *rule_, update_, l, block);
   if (block.r0 == 0 && block.c0 == 0) {
     const int64_t other = net_.places_[l].other;
     apply(ops_of<T>(table()), alone, *rule_, without_decay(update_), net_.parameters_,

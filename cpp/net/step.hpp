@@ -6,6 +6,9 @@
 // the way from x to the first dz as one task: threads then meet once, before the weights.
 #pragma once
 
+#include <utility>
+#include <vector>
+
 #include "../core/flow.hpp"
 #include "network.hpp"
 
@@ -31,12 +34,14 @@ class TrainingStep {
   void add_rows();
   void add_layers();
   void add_weights(size_t layer, Flow::Stage dz, Flow::Stage readers);
+  void add_limits();
   Upcoming upcoming_update(size_t layer, Block block) const;
   void gather(int64_t r0, int64_t r1);
   void update(size_t layer, Block block, View<const T> dw);
 
   Network<T>& net_;
   Flow flow_;
+  std::vector<std::pair<size_t, Flow::Stage>> updates_;  // of the weights of each layer
   // Of the step under way.
   const Dataset* data_ = nullptr;
   const int64_t* chosen_ = nullptr;

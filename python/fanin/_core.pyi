@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 Array: TypeAlias = NDArray[Any]
 Dropout: TypeAlias = tuple[int, int, int, int]
 Stats: TypeAlias = tuple[float, float, float, float, int, int, Array, Array]
-Layer: TypeAlias = tuple[int, int, int, int, bool, float, float]
+Layer: TypeAlias = tuple[int, int, int, int, int, float, float, float]
 
 # ---- the machine
 def isa() -> str: ...
@@ -146,6 +146,8 @@ class _Network:
         output: int,
         seed: int,
         bfloat16: bool,
+        input_threshold: int,
+        proximal: bool,
         parameters: Array,
         gradients: Array,
         running_mean: Array,
@@ -166,6 +168,7 @@ class _Network:
         step: int,
         /,
     ) -> float: ...
+    def constrain(self, optimizer: Any, lr: float, /) -> None: ...
     def train(
         self,
         x: Array,

@@ -5,6 +5,7 @@ Settings, checks, layers, the training loop, files and copies are inherited from
 threads run meanwhile.
 """
 
+import math
 import os
 import threading
 from typing import Any
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from . import _core
 from .activation import KINDS, as_rows
 from .loss import sigmoid_loss, softmax_loss, squared_loss
-from .optimizer import COMPILED, Adam
+from .optimizer import COMPILED, Adam, is_compiled
 from .random import Stream, permutation
 from .reference import network, training
 from .reference.arguments import FLOAT32, Array
@@ -27,6 +28,7 @@ from .reference.stats import ActivationStats
 from .stats import stats_of
 
 _OUTPUTS = {"identity": 0, "sigmoid": 1, "softmax": 2}  # as in cpp/net/network.hpp
+_BATCH_NORMS = {False: 0, "before": 1, "after": 2}
 _DIRECT = (np.dtype(np.uint8), np.dtype(np.float32), np.dtype(np.float64))
 _STEPS_AT_ONCE = 1024  # learning rates are asked for so many steps ahead
 _BYTES_AT_ONCE = 1 << 23  # of rows of other dtypes, converted by NumPy
@@ -45,9 +47,10 @@ class MLP(network.MLP):
                 layer.fan_out,
                 KINDS[layer.activation],
                 dropout_threshold(layer.dropout),
-                layer.batch_norm,
+                _BATCH_NORMS[layer.batch_norm],
                 layer.l1,
                 layer.l2,
+                math.inf if layer.max_norm is None else layer.max_norm,
             )
             for layer in self.layers
         ]
@@ -57,6 +60,8 @@ class MLP(network.MLP):
             _OUTPUTS[self.output],
             self.seed,
             self.precision == "bfloat16",
+            dropout_threshold(self.input_dropout),
+            self.l1_step == "proximal",
             self._parameters,
             self._gradients,
             self._running_mean,
@@ -121,6 +126,7 @@ class MLP(network.MLP):
             and label_smoothing == 0.0
             and type(optimizer) in COMPILED
             and type(monitor) is bool
+            and not (monitor and self._constrains())
         ):
             with self._lock:
                 loss = self._compiled.train_step(x, y, optimizer, self, monitor)
@@ -133,6 +139,14 @@ class MLP(network.MLP):
         )  # fmt: skip
 
     train_step.__doc__ = network.MLP.train_step.__doc__
+
+    def _constrain(self, optimizer: Any, lr: float) -> None:
+        if is_compiled(optimizer):
+            self._compiled.constrain(optimizer, lr)
+        elif any(map(self._shrinks, self.layers)):
+            super()._constrain(optimizer, lr)
+        else:
+            self._compiled.constrain(None, lr)
 
     def _train_rows(
         self,
@@ -156,6 +170,16 @@ class MLP(network.MLP):
         if rows is None:
             rows = self._rows(slice(0, len(x)))
         count = len(rows)
+        if (
+            stats is not False and self._constrains()
+        ):  # a compiled step knows its optimizer's change
+            before_last = (count - 1) // batch_size * batch_size
+            if before_last == 0:
+                return super()._train_rows(
+                    x, y, sample_weight, rows, batch_size, optimizer, class_weight=class_weight,
+                    label_smoothing=label_smoothing, scale=scale, stats=stats,
+                )  # fmt: skip
+            rows, count, stats = rows[:before_last], before_last, False
         limit = _STEPS_AT_ONCE * batch_size
         direct = _is_direct(x)
         if not direct:

@@ -47,5 +47,10 @@ class AdamW(_Compiled, reference.AdamW):
     number = 3
 
 
+def is_compiled(optimizer: Any) -> bool:
+    """Whether it changes vectors by a compiled rule; a subclass may do more than that."""
+    return isinstance(optimizer, _Compiled)
+
+
 # Whose updates compiled code may do by itself; a subclass may have changed them.
 COMPILED = frozenset({SGD, RMSprop, Adam, AdamW})

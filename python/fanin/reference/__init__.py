@@ -24,6 +24,7 @@ from .batch_norm import (
 from .dense import DenseCache, DenseGradients, Layer, dense_backward, dense_forward
 from .dropout import dropout_mask
 from .gemm import matmul
+from .gradient_check import GradientCheck, TensorCheck, check_gradient, check_gradients
 from .loss import mean_squared_error, sigmoid_cross_entropy, softmax_cross_entropy
 from .network import MLP, load
 from .optimizer import SGD, Adam, AdamW, Optimizer, RMSprop
@@ -43,17 +44,21 @@ __all__ = [
     "DenseCache",
     "DenseGradients",
     "EarlyStopping",
+    "GradientCheck",
     "History",
     "Layer",
     "Optimizer",
     "RMSprop",
     "Standardizer",
+    "TensorCheck",
     "activation_backward",
     "activation_forward",
     "activation_stats",
     "augment",
     "batch_norm_backward",
     "batch_norm_forward",
+    "check_gradient",
+    "check_gradients",
     "dense_backward",
     "dense_forward",
     "dropout_mask",

@@ -10,7 +10,7 @@ import math
 import numbers
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NoReturn, TypeAlias, TypeVar
+from typing import Any, Literal, NoReturn, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,10 @@ OUTPUTS = ("softmax", "sigmoid", "identity")
 SEED_LIMIT = 1 << 64
 STEP_LIMIT = 1 << 44
 LAYER_LIMIT = 1 << 16
+INPUT_LAYER = LAYER_LIMIT - 1  # of the key of a mask over a network's inputs
+
+BATCH_NORMS = ("before", "after")  # the activation
+L1_STEPS = ("subgradient", "proximal")
 
 _KNOWN_ACTIVATIONS = frozenset(ACTIVATIONS)
 
@@ -290,6 +294,18 @@ def per_layer(name: str, value: Any, count: int, check: Callable[[str, Any], T])
 def check_activation(name: str, value: Any) -> str:
     """Return the name of an activation."""
     return check_choice(name, value, ACTIVATIONS)
+
+
+def check_batch_norm(name: str, value: Any) -> str | Literal[False]:
+    """Return where a layer has batch norm, "before" or "after" its activation, or False.
+
+    True means "before".
+    """
+    if isinstance(value, bool | np.bool_):
+        return "before" if value else False
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: expected False, 'before' or 'after', got {describe(value)}")
+    return check_choice(name, value, BATCH_NORMS)
 
 
 def check_float_dtype(dtype: Any) -> np.dtype[Any]:

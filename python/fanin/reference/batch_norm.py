@@ -18,6 +18,8 @@ import numpy as np
 from . import arguments
 from .arguments import Array
 
+EPS = 1e-5  # what networks add to a variance
+
 
 @dataclass(slots=True, eq=False)
 class BatchNormCache:
@@ -50,7 +52,7 @@ def batch_norm_forward(
     *,
     training: bool,
     momentum: float = 0.1,
-    eps: float = 1e-5,
+    eps: float = EPS,
 ) -> tuple[Array, BatchNormCache]:
     """Return y = gamma x_hat + beta and the cache for `batch_norm_backward`.
 

@@ -13,7 +13,7 @@ Nature 323 (1986).
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -181,11 +181,12 @@ def norm(values: Array) -> float:
 class Layer:
     """One layer of a network: views of the network's flat vectors, and its settings.
 
-    Arrays: weight (fan_in, fan_out); bias, or with batch norm gamma, beta, running_mean and
-    running_var, each (fan_out,); their gradients dweight, dbias, dgamma, dbeta.  None where there
-    is none.  Setting one of them copies the values into the view.
+    Arrays: weight (fan_in, fan_out); bias, unless batch norm stands right behind it; with batch
+    norm gamma, beta, running_mean and running_var; each (fan_out,); the gradients dweight, dbias,
+    dgamma, dbeta.  None where there is none.  Setting one of them copies the values into the view.
 
-    Settings: fan_in, fan_out, activation, dropout, batch_norm, l1, l2, precision; fixed.
+    Settings: fan_in, fan_out, activation, dropout, batch_norm (False, "before" or "after" the
+    activation), l1, l2, l1_step, max_norm, precision; fixed.
 
     Of the last monitored step: `stats`, `gradient_norm` and `update_norm`.  `weight_norm` is that
     of the weight as it is.
@@ -195,9 +196,11 @@ class Layer:
     fan_out: int
     activation: str
     dropout: float
-    batch_norm: bool
+    batch_norm: str | Literal[False]
     l1: float
     l2: float
+    l1_step: str
+    max_norm: float | None
     precision: str | None
     weight: Array
     dweight: Array
@@ -217,25 +220,28 @@ class Layer:
         *,
         activation: str,
         dropout: float,
-        batch_norm: bool,
+        batch_norm: str | Literal[False],
         l1: float,
         l2: float,
+        l1_step: str,
+        max_norm: float | None,
         precision: str | None,
         parameters: Array,
         gradients: Array,
         running_mean: Array,
         running_var: Array,
     ) -> None:
-        """Divide this layer's part of each flat vector: weight, then bias, or gamma and beta."""
+        """Divide this layer's part of each flat vector: weight, bias, gamma, beta."""
         fields: dict[str, Any] = dict.fromkeys((*Layer.__annotations__, "_stats", "_norms"))
         fields.update(
             fan_in=fan_in, fan_out=fan_out, activation=activation, dropout=dropout,
-            batch_norm=batch_norm, l1=l1, l2=l2, precision=precision,
+            batch_norm=batch_norm, l1=l1, l2=l2, l1_step=l1_step, max_norm=max_norm,
+            precision=precision,
         )  # fmt: skip
         weights = fan_in * fan_out
         for prefix, vector in (("", parameters), ("d", gradients)):
             fields[prefix + "weight"] = vector[:weights].reshape(fan_in, fan_out)
-            names = ("gamma", "beta") if batch_norm else ("bias",)
+            names = vectors_of(batch_norm)
             for name, part in zip(names, vector[weights:].reshape(-1, fan_out), strict=True):
                 fields[prefix + name] = part
         if batch_norm:
@@ -302,7 +308,7 @@ class Layer:
         """Return sizes and settings."""
         return (
             f"Layer({self.fan_in} -> {self.fan_out}, {self.activation}, "
-            f"dropout={self.dropout:g}, batch_norm={self.batch_norm})"
+            f"dropout={self.dropout:g}, batch_norm={self.batch_norm!r})"
         )
 
     @np.errstate(over="ignore", under="ignore", invalid="ignore")
@@ -316,13 +322,23 @@ class Layer:
         return total
 
 
+def vectors_of(batch_norm: str | Literal[False]) -> tuple[str, ...]:
+    """Return the names of a layer's vectors: a mean would take a bias right before it away."""
+    bias = () if batch_norm == "before" else ("bias",)
+    return (*bias, "gamma", "beta") if batch_norm else bias
+
+
 def _as_multiplied(layer: Layer, values: Array) -> Array:
     """Return values as the layer's products see them."""
     return round_to_bfloat16(values) if layer.precision == "bfloat16" else values
 
 
 class LayerCache(NamedTuple):
-    """What `layer_forward` leaves for `layer_backward`; in `dense` with batch norm z is y."""
+    """What `layer_forward` leaves for `layer_backward`.
+
+    In `dense`, with batch norm before the activation, z is what the activation was given, and
+    with batch norm after it there is no dropout.
+    """
 
     dense: DenseCache
     batch_norm: BatchNormCache | None
@@ -331,7 +347,10 @@ class LayerCache(NamedTuple):
 def layer_forward(
     layer: Layer, x: Array, key: Key, training: bool, stats: bool | int
 ) -> tuple[Array, LayerCache]:
-    """Return dropout(f(batch_norm(x @ w + b))); `stats` as in dense_forward."""
+    """Return dropout(f(x @ w + b)), batch norm before or after f; `stats` as in dense_forward.
+
+    Statistics are of f(.), dropout comes last.
+    """
     dropout = layer.dropout if training else 0.0
     x, weight = _as_multiplied(layer, x), _as_multiplied(layer, layer.weight)
     if not layer.batch_norm:
@@ -340,12 +359,12 @@ def layer_forward(
             activation=layer.activation, dropout=dropout, key=key, stats=stats,
         )  # fmt: skip
         return a, LayerCache(cache, None)
-    assert layer.gamma is not None and layer.beta is not None
-    assert layer.running_mean is not None and layer.running_var is not None
+    if layer.batch_norm == "after":
+        h, cache = dense_forward(x, weight, layer.bias, activation=layer.activation, stats=stats)
+        y, batch_norm = _normalise(layer, h, training)
+        return drop(y, dropout, key) if dropout > 0 else y, LayerCache(cache, batch_norm)
     z, cache = dense_forward(x, weight)
-    y, batch_norm = batch_norm_forward(
-        z, layer.gamma, layer.beta, layer.running_mean, layer.running_var, training=training
-    )
+    y, batch_norm = _normalise(layer, z, training)
     a = activation_forward(y, layer.activation)
     if stats:
         bins = 0 if stats is True else stats
@@ -358,19 +377,66 @@ def layer_forward(
     return a, LayerCache(cache, batch_norm)
 
 
+def _normalise(layer: Layer, x: Array, training: bool) -> tuple[Array, BatchNormCache]:
+    assert layer.gamma is not None and layer.beta is not None
+    assert layer.running_mean is not None and layer.running_var is not None
+    return batch_norm_forward(
+        x, layer.gamma, layer.beta, layer.running_mean, layer.running_var, training=training
+    )
+
+
 @np.errstate(over="ignore", under="ignore", invalid="ignore")
-def layer_backward(layer: Layer, da: Array, cache: LayerCache, need_dx: bool) -> Array | None:
-    """Fill the layer's gradients, penalties included; return dx if needed."""
+def layer_backward(
+    layer: Layer, da: Array, cache: LayerCache, key: Key, need_dx: bool
+) -> Array | None:
+    """Fill the layer's gradients after a training forward with this key; return dx if needed.
+
+    Penalties are included, but for an l1 whose step is the proximal one.
+    """
     dense = cache.dense
+    if layer.batch_norm == "after":
+        assert cache.batch_norm is not None
+        da = drop(da, layer.dropout, key) if layer.dropout > 0 else da
+        da, layer.dgamma, layer.dbeta = batch_norm_backward(da, cache.batch_norm)
     dz = activation_gradient(da, dense.a, dense.z, dense.activation, dense.dropout, dense.key)
-    if cache.batch_norm is not None:
+    if layer.batch_norm == "before":
+        assert cache.batch_norm is not None
         dz, layer.dgamma, layer.dbeta = batch_norm_backward(dz, cache.batch_norm)
     else:
         layer.dbias = dz.sum(axis=0, dtype=np.float64)
     dz = _as_multiplied(layer, dz)
     np.matmul(dense.x.T, dz, out=layer.dweight)
-    if layer.l1:
+    if layer.l1 and layer.l1_step == "subgradient":
         layer.dweight += layer.l1 * np.sign(layer.weight)
     if layer.l2:
         layer.dweight += layer.l2 * layer.weight
     return dz @ dense.w.T if need_dx else None
+
+
+# ---- what the weights obey after an update -----------------------------------------------------
+
+
+@np.errstate(over="ignore", under="ignore", invalid="ignore")
+def shrink(w: Array, threshold: Array | float) -> None:
+    """Do the proximal step of threshold * sum |w|: w = sign(w) max(|w| - threshold, 0), in place.
+
+    It is what minimises (w' - w)^2 / 2 + threshold |w'|.  After a gradient step of the other terms
+    with learning rate lr, with threshold lr * l1, it is the iterative shrinkage of I. Daubechies,
+    M. Defrise, C. De Mol, "An iterative thresholding algorithm for linear inverse problems with a
+    sparsity constraint", Comm. Pure Appl. Math. 57 (2004): weights that are not worth their
+    penalty become 0 exactly.
+    """
+    size = np.abs(w) - threshold
+    w[...] = np.where(size <= 0, w.dtype.type(0), np.copysign(size, w))
+
+
+@np.errstate(over="ignore", under="ignore", invalid="ignore")
+def limit_norms(w: Array, max_norm: float) -> None:
+    """Scale each column of w (k, n), the weights into one unit, to a norm of at most max_norm.
+
+    In place; to rounding.  N. Srebro, A. Shraibman, "Rank, trace-norm and max-norm", COLT 2005;
+    with dropout: N. Srivastava et al., JMLR 15 (2014), section 5.1.
+    """
+    norms = np.sqrt(np.square(w, dtype=np.float64).sum(axis=0))
+    large = norms > max_norm
+    w[:, large] *= (max_norm / norms[large]).astype(w.dtype)

@@ -8,6 +8,7 @@ The gradients are a second such vector, in the same order.
 """
 
 import itertools
+import math
 import os
 import threading
 import time
@@ -20,10 +21,22 @@ from numpy.typing import DTypeLike, NDArray
 from . import arguments, saving, training
 from .activation import sigmoid
 from .arguments import Array
-from .dense import Layer, LayerCache, Norms, layer_backward, layer_forward, norm
+from .batch_norm import EPS
+from .dense import (
+    Layer,
+    LayerCache,
+    Norms,
+    drop,
+    layer_backward,
+    layer_forward,
+    limit_norms,
+    norm,
+    shrink,
+    vectors_of,
+)
 from .init import Init, draw, resolve
 from .loss import ClassWeight, softmax
-from .optimizer import Adam, AdamW, Optimizer
+from .optimizer import SGD, Adam, AdamW, Optimizer, RMSprop
 from .random import Stream, permutation
 from .standardizer import Standardizer, check_standardizer
 from .training import Augment, Callback, EarlyStopping, History
@@ -32,8 +45,12 @@ from .training import Augment, Callback, EarlyStopping, History
 _VECTORS = ("parameters", "running_mean", "running_var")
 _CONFIG = (
     "sizes", "activation", "output", "dropout", "batch_norm", "l1", "l2", "dtype", "precision",
-    "seed", "step", "epoch", "input_scale", "standardizer", "target_standardizer",
+    "seed", "step", "epoch", "input_scale", "input_dropout", "max_norm", "l1_step",
+    "standardizer", "target_standardizer",
 )  # fmt: skip
+# Settings that files of the first releases lack.
+_ADDED = {"input_dropout": 0.0, "max_norm": None, "l1_step": "subgradient",
+          "standardizer": None, "target_standardizer": None}  # fmt: skip
 
 
 class MLP:
@@ -46,10 +63,16 @@ class MLP:
     output : "softmax" (classes), "sigmoid" (yes-or-no outputs) or "identity" (numbers); it
         decides on the loss: cross entropy, binary cross entropy, mean squared error
     dropout : probability of dropping, in [0, 1); one, or one per hidden layer
-    batch_norm : between product and activation of the hidden layers, in place of their bias
+    input_dropout : probability of dropping an input, in [0, 1), in training
+    batch_norm : of the hidden layers: "before" the activation, or True, in place of the bias;
+        "after" it and before dropout; or False; one, or one per hidden layer
     init : a name or a callable of `init`; one, or one per layer with weights
     l1, l2 : l1 sum |w| + l2 / 2 sum w^2 is added to the loss; biases, gamma and beta are free;
         one, or one per layer with weights
+    l1_step : how l1 is minimised: its "subgradient" l1 sign(w) is part of the gradients, or each
+        update is followed by the "proximal" step, which sets weights to 0 exactly; see `update`
+    max_norm : after each update the weights into a unit, a column of w, are scaled to a Euclidean
+        norm of at most this; None or a number > 0; one, or one per layer with weights
     dtype : "float32" or "float64"
     precision : of the products x @ w, dz @ w.T and x.T @ dz; None for that of dtype, "bfloat16"
         (float32 only) rounds what is multiplied to bfloat16 and adds in float32
@@ -62,12 +85,15 @@ class MLP:
 
     Attributes
     ----------
-    parameters, gradients : flat vectors; layer by layer the weight in C order, then the bias, or
-        gamma and beta.  Setting one copies the values.
+    parameters, gradients : flat vectors; layer by layer the weight in C order, then the bias
+        (none where batch norm comes before the activation), then gamma and beta of batch norm.
+        Setting one copies the values.
     running_mean, running_var : flat vectors of the layers with batch norm
     layers : list of Layer
-    sizes, output, dtype, precision, batch_norm, seed
-    step : number of updates so far; layer l's dropout has the key (seed, step, l).  Only an
+    sizes, output, dtype, precision, input_dropout, l1_step, seed
+    batch_norm : whether any layer has it
+    step : number of updates so far; layer l's dropout has the key (seed, step, l), that of the
+        inputs (seed, step, 65535).  Only an
         update advances it, so forward passes in training repeat their masks until then, which
         is what a gradient check wants.
     epoch : number of epochs begun so far, which sets the order of the rows
@@ -94,10 +120,13 @@ class MLP:
         activation: str | Sequence[str] = "relu",
         output: str = "softmax",
         dropout: float | Sequence[float] = 0.0,
-        batch_norm: bool = False,
+        input_dropout: float = 0.0,
+        batch_norm: bool | str | Sequence[bool | str] = False,
         init: str | Init | Sequence[str | Init] = "auto",
         l1: float | Sequence[float] = 0.0,
         l2: float | Sequence[float] = 0.0,
+        l1_step: Literal["subgradient", "proximal"] = "subgradient",
+        max_norm: float | Sequence[float | None] | None = None,
         dtype: DTypeLike = "float32",
         precision: Literal["bfloat16"] | None = None,
         seed: int | None = 0,
@@ -110,9 +139,12 @@ class MLP:
             activation=activation,
             output=output,
             dropout=dropout,
+            input_dropout=input_dropout,
             batch_norm=batch_norm,
             l1=l1,
             l2=l2,
+            l1_step=l1_step,
+            max_norm=max_norm,
             dtype=dtype,
             precision=precision,
             seed=int.from_bytes(os.urandom(8), "little") if seed is None else seed,
@@ -141,6 +173,9 @@ class MLP:
         input_scale: Any = None,
         standardizer: Any = None,
         target_standardizer: Any = None,
+        input_dropout: Any = 0.0,
+        l1_step: Any = "subgradient",
+        max_norm: Any = None,
     ) -> None:
         """Check the settings and lay out vectors and layers; weights stay 0."""
         if isinstance(sizes, str) or not isinstance(sizes, Iterable):
@@ -155,8 +190,12 @@ class MLP:
         dropouts = arguments.per_layer("dropout", dropout, hidden, arguments.check_below_one)
         l1s = arguments.per_layer("l1", l1, hidden + 1, arguments.check_nonnegative)
         l2s = arguments.per_layer("l2", l2, hidden + 1, arguments.check_nonnegative)
+        limits = arguments.per_layer("max_norm", max_norm, hidden + 1, arguments.check_limit)
+        norms = _batch_norms(self.sizes, batch_norm)
         self.output = arguments.check_choice("output", output, arguments.OUTPUTS)
-        self.batch_norm = arguments.check_bool("batch_norm", batch_norm)
+        self.batch_norm = any(norms)
+        self.input_dropout = arguments.check_below_one("input_dropout", input_dropout)
+        self.l1_step = arguments.check_choice("l1_step", l1_step, arguments.L1_STEPS)
         self.dtype = arguments.check_float_dtype(dtype)
         self.precision = arguments.check_precision(precision, self.dtype)
         self._seed = arguments.check_integer("seed", seed, 0, arguments.SEED_LIMIT)
@@ -173,8 +212,8 @@ class MLP:
                 "are no free numbers"
             )
 
-        counts = _parameters_per_layer(self.sizes, self.batch_norm)
-        width = sum(self.sizes[1:-1]) if self.batch_norm else 0
+        counts = _parameters_per_layer(self.sizes, norms)
+        width = sum(n for n, norm in zip(self.sizes[1:], norms, strict=True) if norm)
         self._parameters = np.zeros(sum(counts), self.dtype)
         self._gradients = np.zeros(sum(counts), self.dtype)
         self._running_mean = np.zeros(width, self.dtype)
@@ -183,16 +222,17 @@ class MLP:
         self.layers: list[Layer] = []
         place = unit = 0
         for i, (k, n) in enumerate(itertools.pairwise(self.sizes)):
-            normalised = self.batch_norm and i < hidden
             part, units = slice(place, place + counts[i]), slice(unit, unit + n)
             layer = Layer(
                 k,
                 n,
                 activation=(*activations, "identity")[i],
                 dropout=(*dropouts, 0.0)[i],
-                batch_norm=normalised,
+                batch_norm=norms[i],
                 l1=l1s[i],
                 l2=l2s[i],
+                l1_step=self.l1_step,
+                max_norm=limits[i],
                 precision=self.precision,
                 parameters=self._parameters[part],
                 gradients=self._gradients[part],
@@ -201,7 +241,7 @@ class MLP:
             )
             self._decay_mask[place : place + k * n] = True
             self.layers.append(layer)
-            place, unit = part.stop, units.stop
+            place, unit = part.stop, units.stop if norms[i] else unit
         self._lock = threading.RLock()
         self._pending: tuple[int, int] | None = None  # thread and rows of a training forward
         self._caches: list[LayerCache] = []
@@ -221,9 +261,12 @@ class MLP:
             "activation": [layer.activation for layer in hidden],
             "output": self.output,
             "dropout": [layer.dropout for layer in hidden],
-            "batch_norm": self.batch_norm,
+            "input_dropout": self.input_dropout,
+            "batch_norm": [layer.batch_norm for layer in hidden],
             "l1": [layer.l1 for layer in self.layers],
             "l2": [layer.l2 for layer in self.layers],
+            "l1_step": self.l1_step,
+            "max_norm": [layer.max_norm for layer in self.layers],
             "dtype": str(self.dtype),
             "precision": self.precision,
             "seed": int(self.seed),
@@ -296,10 +339,14 @@ class MLP:
         ]
         for i, (layer, arrow) in enumerate(zip(self.layers, arrows, strict=True)):
             parts = [self.output if layer is self.layers[-1] else layer.activation]
-            parts += ["batch norm"] if layer.batch_norm else []
-            for name in ("dropout", "l1", "l2"):
+            if i == 0 and self.input_dropout:
+                parts.insert(0, f"input dropout {self.input_dropout:g}")
+            if layer.batch_norm:
+                parts.insert(len(parts) - (layer.batch_norm == "before"), "batch norm")
+            for name in ("dropout", "l1", "l2", "max_norm"):
                 value = getattr(layer, name)
-                parts += [f"{name} {value:g}"] if value else []
+                kind = "proximal " if name == "l1" and self.l1_step == "proximal" else ""
+                parts += [f"{kind}{name} {value:g}"] if value else []
             lines.append(f"  {i}  {arrow:{wide}}  {', '.join(parts)}")
         return "\n".join(lines)
 
@@ -317,8 +364,9 @@ class MLP:
         da: Array | None = dout
         for i in reversed(range(len(self.layers))):
             assert da is not None
-            da = layer_backward(self.layers[i], da, self._caches[i], need_dx or i > 0)
-        return da
+            key = self.seed, self.step, i
+            da = layer_backward(self.layers[i], da, self._caches[i], key, need_dx or i > 0)
+        return self._drop_inputs(da) if da is not None and need_dx else da
 
     def _loss_and_gradients(
         self,
@@ -345,6 +393,9 @@ class MLP:
     def update(self, optimizer: Optimizer) -> None:
         """Let the optimizer change the parameters by the gradients; AdamW decays weights only.
 
+        With l1_step="proximal" each weight then becomes sign(w) max(|w| - l1 s, 0), where s is the
+        optimizer's `step_size`.  Last, max_norm is seen to.
+
         Parameters
         ----------
         optimizer : such as Adam(1e-3), or any object with update(parameters, gradients)
@@ -352,14 +403,18 @@ class MLP:
         Raises
         ------
         TypeError, ValueError
-            Not an optimizer, or one that belongs to a network of another size or dtype.
+            Not an optimizer, or one that belongs to a network of another size or dtype; with
+            l1_step="proximal", one that is not SGD, RMSprop, Adam, AdamW or made from them.
         """
-        training.check_optimizer(optimizer)
+        self._check_optimizer(optimizer)
         with self._lock:
+            lr = optimizer.learning_rate() if isinstance(optimizer, Optimizer) else math.nan
             if isinstance(optimizer, AdamW):
                 optimizer.update(self._parameters, self._gradients, decay_mask=self._decay_mask)
             else:
                 optimizer.update(self._parameters, self._gradients)
+            if self._constrains():
+                self._constrain(optimizer, lr)
             self.step += 1
             self._pending = None
 
@@ -410,6 +465,33 @@ class MLP:
                 break
         return total, done
 
+    def _constrain(self, optimizer: Optimizer, lr: float) -> None:
+        """Hook: what follows an update of this learning rate, proximal steps and max_norm."""
+        place = 0
+        for layer in self.layers:
+            if self._shrinks(layer):
+                step = optimizer.step_size(lr)
+                if isinstance(step, np.ndarray):
+                    step = step[place : place + layer.weight.size].reshape(layer.weight.shape)
+                shrink(layer.weight, layer.l1 * step)
+            if layer.max_norm:
+                limit_norms(layer.weight, layer.max_norm)
+            place += sum(getattr(layer, n).size for n in ("weight", *vectors_of(layer.batch_norm)))
+
+    def _constrains(self) -> bool:
+        return any(layer.max_norm or self._shrinks(layer) for layer in self.layers)
+
+    def _shrinks(self, layer: Layer) -> bool:
+        return layer.l1 > 0 and self.l1_step == "proximal"
+
+    def _check_optimizer(self, optimizer: Any) -> None:
+        training.check_optimizer(optimizer)
+        if any(map(self._shrinks, self.layers)) and not isinstance(optimizer, SGD | RMSprop | Adam):
+            raise TypeError(
+                "optimizer: expected SGD, RMSprop, Adam or AdamW with l1_step='proximal', whose "
+                f"threshold is theirs; got {optimizer!r}"
+            )
+
     def _keep_norms(self, layer: int, norms: Norms) -> None:
         """Hook: these are a layer's norms in the monitored step just done."""
         self.layers[layer].keep_norms(norms)
@@ -420,6 +502,8 @@ class MLP:
 
     def _run(self, x: Array, training_mode: bool, stats: bool | int) -> Array:
         a, caches = np.ascontiguousarray(x), []  # so that rounding is the same for any strides
+        if training_mode:
+            a = self._drop_inputs(a)
         for i, layer in enumerate(self.layers):
             a, cache = layer_forward(layer, a, (self.seed, self.step, i), training_mode, stats)
             caches.append(cache)
@@ -433,6 +517,10 @@ class MLP:
     def _gather(self, x: Array, rows: slice) -> Array:
         """Hook: return these rows of x as the network sees them."""
         return training.gather(x, rows, self.dtype, self.standardizer or self.input_scale)
+
+    def _drop_inputs(self, x: Array) -> Array:
+        key = self.seed, self.step, arguments.INPUT_LAYER
+        return drop(x, self.input_dropout, key) if self.input_dropout else x
 
     def _penalty(self) -> float:
         """Return the sum over layers of l1 sum |w| + l2 / 2 sum w^2."""
@@ -575,7 +663,7 @@ class MLP:
         TypeError, ValueError
             As `loss_and_gradients` and `update`.
         """
-        training.check_optimizer(optimizer)
+        self._check_optimizer(optimizer)
         monitor = arguments.check_bool("monitor", monitor)
         with self._lock:
             x, y, weight, options = self._as_step(
@@ -595,9 +683,8 @@ class MLP:
         return training.cast(x, self.dtype)
 
     def _check_rows(self, x: Array) -> None:
-        normalised = self._running_mean.size > 0
-        if len(x) < 2 and (len(x) == 0 or normalised):
-            need = "2 rows with batch_norm=True" if normalised else "1 row"
+        if len(x) < 2 and (len(x) == 0 or self.batch_norm):
+            need = "2 rows with batch_norm" if self.batch_norm else "1 row"
             raise ValueError(f"x: expected at least {need} in training, got shape {x.shape}")
 
     def _as_step(
@@ -677,7 +764,7 @@ class MLP:
         """
         if optimizer is None:
             optimizer = self._default_optimizer(1e-3)
-        training.check_optimizer(optimizer)
+        self._check_optimizer(optimizer)
         with self._lock:
             self._pending = None
             return training.fit(
@@ -785,6 +872,40 @@ class MLP:
                 z[rows] = self._forward(self._gather(x, rows), False)
             return z
 
+    def folded(self) -> Self:
+        """Return a network without batch norm that predicts the same, to rounding; for inference.
+
+        Each batch norm, with its running statistics, becomes part of the weights and the bias next
+        to it.  The rest of the settings that training alone reads are dropped as well: dropout,
+        penalties (`evaluate` then returns the loss of the data) and max_norm.
+
+        Notes
+        -----
+        At inference batch norm is y = c h + d with c = gamma / sqrt(running_var + eps) and
+        d = beta - running_mean c.  Before the activation it goes into its own layer, w' = w c (by
+        columns) and b' = d.  After it, it goes into the next layer, w' = c w (by rows) and
+        b' = b + d @ w; a next layer that has batch norm before its activation, and hence no bias,
+        takes d @ w off its running mean.  All this in float64, rounded once.
+        """
+        with self._lock:
+            plain = {"batch_norm": False, "dropout": 0.0, "input_dropout": 0.0, "l1": 0.0,
+                     "l2": 0.0, "max_norm": None}  # fmt: skip
+            net = type(self).__new__(type(self))
+            net._build(**(self._config() | plain))
+            scale, shift = np.ones(self.sizes[0]), np.zeros(self.sizes[0])  # of what comes in
+            for layer, to in zip(self.layers, net.layers, strict=True):
+                wide = layer.weight.astype(np.float64)
+                weight, bias = scale[:, None] * wide, shift @ wide
+                bias += 0 if layer.bias is None else layer.bias
+                scale, shift = np.ones(layer.fan_out), np.zeros(layer.fan_out)
+                if layer.batch_norm:
+                    scale, shift = _as_line(layer)
+                if layer.batch_norm == "before":
+                    weight, bias = weight * scale, bias * scale + shift
+                    scale, shift = np.ones(layer.fan_out), np.zeros(layer.fan_out)
+                to.weight, to.bias = weight, bias
+            return net
+
     # ---- files, copies -------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -805,10 +926,12 @@ class MLP:
 
     @classmethod
     def _from_parts(cls, config: dict[str, Any], vectors: dict[str, Array]) -> Self:
+        config = _ADDED | config
         strange = set(config) ^ set(_CONFIG)
         if strange:
             raise ValueError(f"its config misses or adds {', '.join(sorted(strange))}")
-        wanted = sum(_parameters_per_layer(config["sizes"], config["batch_norm"]))
+        norms = _batch_norms(config["sizes"], config["batch_norm"])
+        wanted = sum(_parameters_per_layer(config["sizes"], norms))
         if vectors["parameters"].shape != (wanted,):
             raise ValueError(
                 f"its sizes need {wanted} parameters, it has {vectors['parameters'].shape}"
@@ -845,12 +968,27 @@ def load(path: str | os.PathLike[str]) -> MLP:
     return MLP._load(path)
 
 
-def _parameters_per_layer(sizes: Sequence[int], batch_norm: bool) -> list[int]:
-    """Return how many parameters each layer has: weights, and bias, or gamma and beta."""
-    counts = [k * n + n for k, n in itertools.pairwise(sizes)]
-    if batch_norm:
-        counts = [count + n for count, n in zip(counts, [*sizes[1:-1], 0], strict=True)]
-    return counts
+def _as_line(layer: Layer) -> tuple[Array, Array]:
+    """Return scale and shift of a layer's batch norm at inference, in float64."""
+    vectors = layer.gamma, layer.beta, layer.running_mean, layer.running_var
+    gamma, beta, mean, var = (np.asarray(vector, np.float64) for vector in vectors)
+    scale = gamma / np.sqrt(var + EPS)
+    return scale, beta - mean * scale
+
+
+def _batch_norms(sizes: Sequence[int], batch_norm: Any) -> list[str | Literal[False]]:
+    """Return where each layer has batch norm; the last one has none."""
+    hidden = len(sizes) - 2
+    norms = arguments.per_layer("batch_norm", batch_norm, hidden, arguments.check_batch_norm)
+    return [*norms, False]
+
+
+def _parameters_per_layer(sizes: Sequence[int], norms: Sequence[str | Literal[False]]) -> list[int]:
+    """Return how many parameters each layer has: weights, bias, gamma and beta."""
+    return [
+        k * n + n * len(vectors_of(norm))
+        for (k, n), norm in zip(itertools.pairwise(sizes), norms, strict=True)
+    ]
 
 
 def _copy_values(name: str, vector: Array, values: Any) -> None:

@@ -123,6 +123,16 @@ class Optimizer:
         """Apply one update; p changes in the last statement, so an interrupt cannot halve it."""
         raise NotImplementedError
 
+    def step_size(self, lr: float) -> float | Array:
+        """Return by what the last update, of this learning rate, multiplied a steady gradient.
+
+        A number, or one for each parameter (n,).  The proximal step behind an update takes its
+        penalty times this: both move a parameter that rests at the minimum equally far, in opposite
+        directions.  J. Yun, A. Lozano, E. Yang, "Adaptive proximal gradient methods for structured
+        neural networks", NeurIPS 2021, Algorithm 1; SGD's momentum is a sum, not a mean.
+        """
+        raise NotImplementedError
+
     def _settings(self) -> dict[str, Any]:
         hidden = ("steps", "state", "moments")
         return {name: value for name, value in vars(self).items() if name not in hidden}
@@ -204,6 +214,11 @@ class SGD(Optimizer):
         self.state["momentum"][...] = v
         p -= lr * (g + self.momentum * v) if self.nesterov else lr * v
 
+    def step_size(self, lr: float) -> float | Array:
+        """Return lr (1 + momentum + momentum^2 + ...); see `Optimizer.step_size`."""
+        terms = self.steps + (1 if self.nesterov else 0)
+        return lr * (1 - self.momentum**terms) / (1 - self.momentum)
+
 
 class RMSprop(Optimizer):
     """Gradients over their recent size: s = alpha s + (1 - alpha) g^2, p -= lr g / (sqrt(s) + eps).
@@ -243,6 +258,11 @@ class RMSprop(Optimizer):
         s = _without_denormals(self.alpha * self.state["square"] + (1 - self.alpha) * (g * g))
         self.state["square"][...] = s
         p -= lr * g / (np.sqrt(s) + self.eps)
+
+    def step_size(self, lr: float) -> float | Array:
+        """Return lr / (sqrt(s) + eps), (n,).  See `Optimizer.step_size`."""
+        step: Array = lr / (np.sqrt(self.state["square"]) + self.eps)
+        return step
 
 
 class Adam(Optimizer):
@@ -299,6 +319,12 @@ class Adam(Optimizer):
         self.state["square"][...] = v
         c1, c2 = 1 - beta1**t, 1 - beta2**t
         step: Array = lr / c1 * m / (np.sqrt(v) / math.sqrt(c2) + self.eps)
+        return step
+
+    def step_size(self, lr: float) -> float | Array:
+        """Return lr / (sqrt(v) / sqrt(c2) + eps), (n,).  See `Optimizer.step_size`."""
+        c2 = 1 - self.betas[1] ** self.steps
+        step: Array = lr / (np.sqrt(self.state["square"]) / math.sqrt(c2) + self.eps)
         return step
 
 

@@ -458,11 +458,11 @@ def check_optimizer(optimizer: Any) -> None:
 
 def _rows_per_epoch(net: "MLP", rows: int, batch_size: int) -> int:
     """Return how many rows an epoch uses: batch norm cannot train on a last batch of one row."""
-    if not net.running_mean.size:
+    if not net.batch_norm:
         return rows
     if min(rows, batch_size) < 2:
         name = "batch_size" if rows > 1 else "x"
-        raise ValueError(f"{name}: batch_norm=True needs at least 2 rows in a batch, got 1")
+        raise ValueError(f"{name}: batch_norm needs at least 2 rows in a batch, got 1")
     return rows - 1 if rows % batch_size == 1 else rows
 
 
