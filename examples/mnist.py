@@ -28,7 +28,7 @@ def load(path):
         return [(file[f"x_{part}"], file[f"y_{part}"]) for part in ("train", "val", "test")]
 
 
-def train(parts, seed, changes, width, dropout, batch_size, rate, epochs):
+def train(parts, seed, width, dropout, batch_size, rate, epochs, augment=None):
     (x, y), validation = parts[:2]
     net = fanin.MLP(
         [x.shape[1], width, width, 10], init="he_normal", batch_norm=True, dropout=dropout,
@@ -36,7 +36,7 @@ def train(parts, seed, changes, width, dropout, batch_size, rate, epochs):
     )  # fmt: skip
     steps = epochs * math.ceil(len(x) / batch_size)
     net.fit(
-        x, y, validation=validation, epochs=epochs, batch_size=batch_size, augment=changes,
+        x, y, validation=validation, epochs=epochs, batch_size=batch_size, augment=augment,
         optimizer=fanin.Adam(lambda step: rate * (1 + math.cos(math.pi * step / steps))),
         early_stopping=fanin.EarlyStopping("val_accuracy", patience=15), monitor=False,
     )  # fmt: skip
@@ -51,11 +51,9 @@ parser.add_argument("--test", action="store_true")
 options = parser.parse_args()
 parts = load(options.file)
 side = math.isqrt(parts[0][0].shape[1])
-changes, settings = None, PLAIN
-if options.augment:
-    changes = Compose([Shift(side // 14), Rotate(12), Shear(8), ZoomCrop()], shape=(side, side))
-    settings = AUGMENTED
-nets = [train(parts, seed, changes, **settings) for seed in options.seeds]
+changes = Compose([Shift(side // 14), Rotate(12), Shear(8), ZoomCrop()], shape=(side, side))
+settings = {**AUGMENTED, "augment": changes} if options.augment else PLAIN
+nets = [train(parts, seed, **settings) for seed in options.seeds]
 for name, (x, y) in zip(("train", "val", "test")[: 2 + options.test], parts, strict=False):
     found = [100 * net.evaluate(x, y)["accuracy"] for net in nets]
     print(f"{name:5} {np.mean(found):.2f} %  of seeds", *(f"{score:.2f}" for score in found))
