@@ -70,6 +70,7 @@ struct Dataset {
   int64_t count;
   int64_t batch_size;
   const void *shift = nullptr, *factor = nullptr;
+  double loss = 0;  // what the sum of Progress begins with: that of the rows before
 };
 
 struct Progress {
@@ -110,9 +111,9 @@ class Network {
   double loss_and_gradients(const Context& context, View<const T> x, const Targets<T>& targets,
                             int bins, uint64_t step);
 
-  // Steps over data.rows in batches until all are done, `seconds` have passed or
-  // context.interrupted says so; a step that was interrupted leaves no trace. `lr` holds one
-  // learning rate per step.
+  // Steps over data.rows in batches until all are done, `seconds` have passed, a loss was not
+  // finite or context.interrupted says so; a step that was interrupted leaves no trace. `lr` holds
+  // one learning rate per step.
   Progress train(const Context& context, const Dataset& data, const Targets<T>& targets,
                  const OptimizerRule<T>& rule, const double* lr, int64_t steps_done, uint64_t step,
                  int bins_at_last, double seconds);
