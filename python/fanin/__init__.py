@@ -27,6 +27,7 @@ from .gemm import matmul
 from .loss import mean_squared_error, sigmoid_cross_entropy, softmax_cross_entropy
 from .network import MLP, load
 from .optimizer import SGD, Adam, AdamW, RMSprop
+from .plot import plot_activations, plot_gradients, plot_history
 from .reference import (
     ActivationStats,
     AveragedWeights,
@@ -89,6 +90,9 @@ __all__ = [
     "load",
     "matmul",
     "mean_squared_error",
+    "plot_activations",
+    "plot_gradients",
+    "plot_history",
     "reference",
     "schedule",
     "set_isa",

@@ -33,6 +33,7 @@ from .history import History, LayerHistory
 from .loss import mean_squared_error, sigmoid_cross_entropy, softmax_cross_entropy
 from .network import MLP, load
 from .optimizer import SGD, Adam, AdamW, Optimizer, RMSprop
+from .plot import plot_activations, plot_gradients, plot_history
 from .stats import ActivationStats, activation_stats
 
 __all__ = [
@@ -70,6 +71,9 @@ __all__ = [
     "load",
     "matmul",
     "mean_squared_error",
+    "plot_activations",
+    "plot_gradients",
+    "plot_history",
     "schedule",
     "sigmoid_cross_entropy",
     "softmax_cross_entropy",
