@@ -665,8 +665,8 @@ class _Function:
             t.steps = np.full(size, self.eps)
         chosen, along = np.arange(size), None
         if size > sample:  # one entry from each of `sample` equal parts
-            parts = (np.arange(sample) + rng.random(sample)) * (size / sample)
-            chosen = np.minimum(parts.astype(np.int64), size - 1)
+            ends = np.arange(sample + 1) * size // sample
+            chosen = ends[:-1] + (rng.random(sample) * np.diff(ends)).astype(np.int64)
             along, place = self._along(t, _signs(rng, (size,)))
             if place is not None:
                 chosen = np.union1d(chosen, place)
