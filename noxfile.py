@@ -46,7 +46,7 @@ def lowest(session: nox.Session) -> None:
 @nox.session
 def lint(session: nox.Session) -> None:
     """ruff, clang-format, mypy, and the stub against the compiled module."""
-    session.install(".[lint,demo]")
+    session.install(".[lint,demo,plot]")
     session.run("bash", ".ci/lint", external=True)
 
 

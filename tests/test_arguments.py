@@ -743,8 +743,9 @@ def test_an_optimizer_of_another_network(package):
 
 
 def test_early_stopping_settings(package):
-    for settings, told in (({"monitor": "loss_"}, "monitor"), ({"patience": 0}, "patience"),
-                           ({"min_delta": -1}, "min_delta"),
+    for settings, told in (({"monitor": 1}, "monitor"), ({"patience": 0}, "patience"),
+                           ({"min_delta": -1}, "min_delta"), ({"mode": "up"}, "mode"),
+                           ({"max_gap": 0}, "max_gap"), ({"max_ratio": 1}, "max_ratio"),
                            ({"restore_best": 1}, "restore_best")):  # fmt: skip
         with pytest.raises((TypeError, ValueError), match=rf"^{told}: "):
             package.EarlyStopping(**settings)

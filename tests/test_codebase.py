@@ -110,21 +110,24 @@ def imports(path: Path) -> set[str]:
 
 
 def test_the_reference_imports_numpy_alone():
-    """Standard library, NumPy, itself; tqdm when it is there."""
+    """Standard library, NumPy, itself; tqdm when it is there, and what figures are drawn with."""
+    optional = {"training.py": {"tqdm"}, "plot.py": {"matplotlib", "PIL"}}
     for path in sources(PYTHON / "reference", ".py"):
+        known = sys.stdlib_module_names | {"numpy"} | optional.get(path.name, set())
         for name in imports(path):
             top = name.split(".")[0]
             if name.startswith("."):
                 assert not name.startswith(".."), f"{path.name} imports {name}"
             else:
-                assert top in sys.stdlib_module_names | {"numpy", "tqdm"}, f"{path.name}: {name}"
+                assert top in known, f"{path.name}: {name}"
 
 
 def test_the_package_imports_numpy_alone():
-    """Extras are imported where they are used: demo, progress bars, contestants."""
+    """Extras are imported where they are used: demo, figures, progress bars, contestants."""
     optional = {
+        "plot.py": {"matplotlib", "PIL"},
         "demo.py": {"sklearn", "tqdm"},
-        "training.py": {"tqdm"},
+        "progress.py": {"tqdm"},
         "report.py": {"tqdm"},
         "worker.py": {"threadpoolctl"},
         "jax_step.py": {"jax"},

@@ -68,6 +68,8 @@ def test_code_of_the_manual(path, tmp_path, capfd, monkeypatch):
         else:
             for row in printed.splitlines():
                 assert f"# {row}" in text, f"line {line} prints {row!r}, which is not on the page"
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
 
 
 def test_readme():

@@ -51,12 +51,14 @@ def flat_place(net, layer, name, index):
 
 def matrix():
     """Every activation with every output: a quarter of the settings, the others when slow."""
-    settings = list(itertools.product((False, True), (0.0, 0.3), (0.0, 1e-2), DTYPES))
+    norms = (False, True, [True, "after"], "after")
+    settings = list(itertools.product(norms, (0.0, 0.3), (0.0, 1e-2), DTYPES))
     for activation, output in itertools.product(ACTIVATIONS, OUTPUTS):
         place = ACTIVATIONS.index(activation) + OUTPUTS.index(output)
         for some in range(4):
             marks = () if some == place % 4 else pytest.mark.slow
-            # in each quarter all of batch norm, dropout, penalties and dtype are on and off
+            # in each quarter there is each kind of batch norm, and dropout, penalties and dtype are
+            # on and off
             chosen = [s for i, s in enumerate(settings) if (i ^ i >> 2) & 3 == some]
             yield pytest.param(activation, output, chosen, marks=marks)
 
@@ -65,7 +67,8 @@ def matrix():
 def test_healthy(activation, output, settings):
     for batch_norm, dropout, penalty, dtype in settings:
         net = fanin.MLP([3, 5, 4, 3], activation=activation, output=output, dropout=dropout,
-                        batch_norm=batch_norm, l1=penalty, l2=penalty, dtype=dtype)  # fmt: skip
+                        input_dropout=dropout / 2, batch_norm=batch_norm, l1=penalty, l2=penalty,
+                        dtype=dtype)  # fmt: skip
         report = fanin.check_gradients(net, *data(net))
         assert report.ok, report
         assert sum(t.checked + t.left_out for t in report.tensors) == net.n_parameters
@@ -123,6 +126,19 @@ def test_every_option_of_the_loss(package, rng):
     assert report.ok, report
     probabilities = rng.dirichlet(np.ones(3), 12).astype(np.float32)
     assert fanin.check_gradients(net, x, probabilities).ok
+
+
+def test_places_of_tensors(package):
+    """The parts of the flat vectors that a check goes through are the layers' arrays."""
+    net = package.MLP([4, 6, 5, 3], batch_norm=[True, "after"])
+    net.parameters = np.arange(net.n_parameters)
+    found = list(gradient_check._tensors(net))
+    assert [(i, name) for i, name, _, _ in found] == [
+        (0, "weight"), (0, "gamma"), (0, "beta"),
+        (1, "weight"), (1, "bias"), (1, "gamma"), (1, "beta"), (2, "weight"), (2, "bias"),
+    ]  # fmt: skip
+    for i, name, part, shape in found:
+        assert (net.parameters[part].reshape(shape) == getattr(net.layers[i], name)).all()
 
 
 def test_same_in_both_packages():

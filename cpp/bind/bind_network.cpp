@@ -124,7 +124,7 @@ class BoundNetwork {
         out_vector<T>(running_var_, "running_var", running_count));
   }
 
-  void forward(py::array x, bool training, uint64_t step, py::array out) {
+  void forward(py::array x, bool training, int bins, uint64_t step, py::array out) {
     const InUse mine(in_use_);
     const View<const T> x_view = input(x);
     if (training) {
@@ -136,7 +136,7 @@ class BoundNetwork {
       batch_ = x;  // backward reads it
     }
     const Computing computing;
-    network_->forward(computing.context, x_view, training, no_stats, step, out_view);
+    network_->forward(computing.context, x_view, training, bins, step, out_view);
   }
 
   // The outputs for rows that need no conversion, outside training; None where they do.
@@ -178,8 +178,8 @@ class BoundNetwork {
     const InUse mine(in_use_);
     const View<const T> x_view = input(x);
     check_training_rows(x_view.rows);
-    const Targets<T> of =
-        targets_of(x_view.rows, labels, targets, sample_weight, class_weight, label_smoothing);
+    const Targets<T> of = targets_of(x_view.rows, labels, targets, sample_weight, class_weight,
+                                     label_smoothing, nullptr, x_view.rows);
     batch_ = x;
     const Computing computing;
     return network_->loss_and_gradients(computing.context, x_view, of, bins, step);
@@ -199,13 +199,13 @@ class BoundNetwork {
     network_->constrain(computing.context, optimizer.is_none() ? nullptr : &bound.rule, update);
   }
 
-  // Adds the steps done to optimizer.steps and net.step; returns (rows done, sum of loss * rows),
-  // or raises what a signal handler raised.
+  // Adds the steps done to optimizer.steps and net.step; returns (rows done, loss + the sum of each
+  // step's loss * rows), or raises what a signal handler raised.
   py::tuple train(const py::array& x, double scale, const py::array& rows, int64_t batch_size,
                   const Optional& labels, const Optional& targets, const Optional& sample_weight,
-                  const Optional& class_weight, double label_smoothing, const py::array& lr,
-                  int64_t steps_done, uint64_t step, int bins_at_last, double seconds,
-                  bool on_main_thread, py::handle optimizer, py::handle net) {
+                  const Optional& class_weight, double label_smoothing, double loss,
+                  const py::array& lr, int64_t steps_done, uint64_t step, int bins_at_last,
+                  double seconds, bool on_main_thread, py::handle optimizer, py::handle net) {
     const InUse mine(in_use_);
     const int64_t count = rows.size();
     if (batch_size < 1) {
@@ -220,13 +220,14 @@ class BoundNetwork {
     data.rows = vector<int64_t>(rows, "rows", count);
     data.count = count;
     data.batch_size = batch_size;
+    data.loss = loss;
     for (int64_t i = 0; i < count; ++i) {
       if (data.rows[i] < 0 || data.rows[i] >= x.shape(0)) {
         refuse("rows", "rows of x");
       }
     }
-    const Targets<T> of =
-        targets_of(x.shape(0), labels, targets, sample_weight, class_weight, label_smoothing);
+    const Targets<T> of = targets_of(x.shape(0), labels, targets, sample_weight, class_weight,
+                                     label_smoothing, data.rows, count);
     const BoundRule<T> bound = rule_of<T>(optimizer, parameters_.size());
     if (steps_done < 0) {
       refuse("steps", "a number >= 0");
@@ -383,17 +384,19 @@ class BoundNetwork {
     return matrix<T>(x, "x", x.ndim() == 2 ? x.shape(0) : 0, fan_in());
   }
 
+  // Of all rows; labels are checked where `chosen` (null: all) leads.
   Targets<T> targets_of(int64_t rows, const Optional& labels, const Optional& targets,
                         const Optional& sample_weight, const Optional& class_weight,
-                        double label_smoothing) const {
+                        double label_smoothing, const int64_t* chosen, int64_t count) const {
     Targets<T> of;
     if (labels.has_value() == targets.has_value() || (labels && !softmax_)) {
       refuse("y", "labels (of a softmax) or targets, one of them");
     }
     if (labels) {
       of.labels = vector<int64_t>(*labels, "y", rows);
-      for (int64_t r = 0; r < rows; ++r) {
-        if (of.labels[r] < 0 || of.labels[r] >= fan_out()) {
+      for (int64_t i = 0; i < count; ++i) {
+        const int64_t label = of.labels[chosen == nullptr ? i : chosen[i]];
+        if (label < 0 || label >= fan_out()) {
           refuse("y", "classes in [0, " + std::to_string(fan_out()) + ")");
         }
       }

@@ -816,6 +816,7 @@ Progress Network<T>::train(const Context& context, const Dataset& data, const Ta
   uninterrupted.interrupted = nullptr;
 
   Progress done;
+  done.loss = data.loss;
   while (done.rows < data.count && !stopped(context)) {
     const int64_t* chosen = data.rows + done.rows;
     rows_ = std::min(data.batch_size, data.count - done.rows);
@@ -851,7 +852,7 @@ Progress Network<T>::train(const Context& context, const Dataset& data, const Ta
     done.loss += loss * double(rows_);
     done.rows += rows_;
     done.steps += 1;
-    if (seconds_since(start) > seconds) {
+    if (!std::isfinite(loss) || seconds_since(start) > seconds) {
       break;
     }
   }

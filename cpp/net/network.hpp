@@ -68,6 +68,7 @@ struct Dataset {
   const int64_t* rows;  // which rows, in order
   int64_t count;
   int64_t batch_size;
+  double loss = 0;  // what the sum of Progress begins with: that of the rows before
 };
 
 struct Progress {
@@ -108,9 +109,9 @@ class Network {
   double loss_and_gradients(const Context& context, View<const T> x, const Targets<T>& targets,
                             int bins, uint64_t step);
 
-  // Steps over data.rows in batches until all are done, `seconds` have passed or
-  // context.interrupted says so; a step that was interrupted leaves no trace. `lr` holds one
-  // learning rate per step.
+  // Steps over data.rows in batches until all are done, `seconds` have passed, a loss was not
+  // finite or context.interrupted says so; a step that was interrupted leaves no trace. `lr` holds
+  // one learning rate per step.
   Progress train(const Context& context, const Dataset& data, const Targets<T>& targets,
                  const OptimizerRule<T>& rule, const double* lr, int64_t steps_done, uint64_t step,
                  int bins_at_last, double seconds);

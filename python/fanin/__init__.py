@@ -18,7 +18,7 @@ except ModuleNotFoundError as error:
         "from outside of its source folder"
     ) from error
 
-from . import init, reference
+from . import init, reference, schedule
 from .activation import activation_backward, activation_forward
 from .batch_norm import batch_norm_backward, batch_norm_forward
 from .dense import DenseCache, dense_backward, dense_forward
@@ -27,15 +27,20 @@ from .gemm import matmul
 from .loss import mean_squared_error, sigmoid_cross_entropy, softmax_cross_entropy
 from .network import MLP, load
 from .optimizer import SGD, Adam, AdamW, RMSprop
+from .plot import plot_activations, plot_gradients, plot_history
 from .reference import (
     ActivationStats,
+    AveragedWeights,
     BatchNormCache,
     BatchNormGradients,
+    Callback,
+    Checkpoint,
     DenseGradients,
     EarlyStopping,
     GradientCheck,
     History,
     Layer,
+    LayerHistory,
     Optimizer,
     TensorCheck,
     check_gradient,
@@ -52,14 +57,18 @@ __all__ = [
     "ActivationStats",
     "Adam",
     "AdamW",
+    "AveragedWeights",
     "BatchNormCache",
     "BatchNormGradients",
+    "Callback",
+    "Checkpoint",
     "DenseCache",
     "DenseGradients",
     "EarlyStopping",
     "GradientCheck",
     "History",
     "Layer",
+    "LayerHistory",
     "Optimizer",
     "RMSprop",
     "TensorCheck",
@@ -81,7 +90,11 @@ __all__ = [
     "load",
     "matmul",
     "mean_squared_error",
+    "plot_activations",
+    "plot_gradients",
+    "plot_history",
     "reference",
+    "schedule",
     "set_isa",
     "set_num_threads",
     "sigmoid_cross_entropy",

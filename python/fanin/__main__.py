@@ -1,4 +1,4 @@
-"""`python -m fanin info`, `python -m fanin demo` and `python -m fanin bench`."""
+"""`python -m fanin info`, `demo`, `bench` and `study`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from .reference.arguments import ACTIVATIONS
 from .runtime import build_info
 
 
@@ -82,6 +83,33 @@ def make_parser() -> argparse.ArgumentParser:
         "--contestants", nargs="+", metavar="NAME", help="who is timed (all that are installed)"
     )
     bench.add_argument("--json", metavar="FILE", help="write every slice there; - is stdout")
+    study = commands.add_parser(
+        "study",
+        help="show what initial weights, scaled inputs and regularisation do",
+        description="Each study takes a few seconds, prints a table and writes a figure.",
+    )
+    studies = study.add_subparsers(dest="study", required=True, metavar="STUDY")
+    init = studies.add_parser(
+        "init", help="activations and gradients of a deep network under several initial weights"
+    )
+    init.add_argument("--activation", choices=ACTIVATIONS, help="of the layers (tanh, then relu)")
+    init.add_argument("--depth", type=positive, default=10, help="layers (%(default)s)")
+    init.add_argument("--width", type=positive, default=500, help="units of a layer (%(default)s)")
+    init.add_argument("--rows", type=positive, default=1000, help="of the batch (%(default)s)")
+    chain = studies.add_parser("chain", help="linear layers, whose output grows or dies as w^L")
+    chain.add_argument("--depth", type=positive, default=50, help="layers (%(default)s)")
+    chain.add_argument("--width", type=positive, default=100, help="units of a layer (%(default)s)")
+    contours = studies.add_parser(
+        "contours", help="the cost of scaled and unscaled inputs, and their learning rates"
+    )
+    boundaries = studies.add_parser(
+        "boundaries", help="decision boundaries without regularisation, with L2, with dropout"
+    )
+    for one in (init, chain, contours, boundaries):
+        one.add_argument("--seed", type=seed, default=0, help="of all that is drawn (0)")
+        one.add_argument(
+            "--out", metavar="DIR", default=".", help="folder of the figure, made if need be (.)"
+        )
     return parser
 
 
@@ -126,6 +154,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "demo":
             demo.run(options)
+            return 0
+        if options.command == "study":
+            from .study import command
+
+            command.run(options)
             return 0
         from .bench import report
 

@@ -150,7 +150,7 @@ class _Network:
         running_mean: Array,
         running_var: Array,
     ) -> None: ...
-    def forward(self, x: Array, training: bool, step: int, out: Array, /) -> None: ...
+    def forward(self, x: Array, training: bool, bins: int, step: int, out: Array, /) -> None: ...
     def infer(self, x: Any, /) -> Array | None: ...
     def backward(self, dout: Array, dx: Array | None, /) -> None: ...
     def loss_and_gradients(
@@ -177,6 +177,7 @@ class _Network:
         sample_weight: Array | None,
         class_weight: Array | None,
         label_smoothing: float,
+        loss: float,
         lr: NDArray[np.float64],
         steps_done: int,
         step: int,

@@ -22,7 +22,7 @@ from .reference import network, training
 from .reference.arguments import FLOAT32, Array
 from .reference.dense import Norms
 from .reference.dropout import dropout_threshold
-from .reference.loss import ClassWeight
+from .reference.loss import ClassWeight, Loss
 from .reference.optimizer import Optimizer
 from .reference.stats import ActivationStats
 from .stats import stats_of
@@ -85,9 +85,9 @@ class MLP(network.MLP):
 
     forward.__doc__ = network.MLP.forward.__doc__
 
-    def _forward(self, x: Array, training: bool) -> Array:
+    def _forward(self, x: Array, training: bool, stats: bool | int = False) -> Array:
         z = np.empty((len(x), self.sizes[-1]), self.dtype)
-        self._compiled.forward(x, training, self.step, z)
+        self._compiled.forward(x, training, _bins(stats), self.step, z)
         return z
 
     def _backward(self, dout: Array, need_dx: bool) -> Array | None:
@@ -118,24 +118,26 @@ class MLP(network.MLP):
         sample_weight: Any = None,
         class_weight: ClassWeight | None = None,
         label_smoothing: float = 0.0,
+        loss: Loss | None = None,
         monitor: bool = False,
     ) -> float:
         if (
             sample_weight is None
             and class_weight is None
             and label_smoothing == 0.0
+            and loss is None
             and type(optimizer) in COMPILED
             and type(monitor) is bool
             and not (monitor and self._constrains())
         ):
             with self._lock:
-                loss = self._compiled.train_step(x, y, optimizer, self, monitor)
-                if loss is not None:
+                value = self._compiled.train_step(x, y, optimizer, self, monitor)
+                if value is not None:
                     self._pending = None
-                    return loss
+                    return value
         return super().train_step(
             x, y, optimizer, sample_weight=sample_weight, class_weight=class_weight,
-            label_smoothing=label_smoothing, monitor=monitor,
+            label_smoothing=label_smoothing, loss=loss, monitor=monitor,
         )  # fmt: skip
 
     train_step.__doc__ = network.MLP.train_step.__doc__
@@ -161,11 +163,13 @@ class MLP(network.MLP):
         label_smoothing: float,
         scale: float | None,
         stats: bool | int,
+        loss: Loss | None = None,
+        total: float = 0.0,
     ) -> tuple[float, int]:
-        if type(optimizer) not in COMPILED:  # the user's own: step by step in Python
+        if type(optimizer) not in COMPILED or loss is not None:  # one's own: step by step in Python
             return super()._train_rows(
                 x, y, sample_weight, rows, batch_size, optimizer, class_weight=class_weight,
-                label_smoothing=label_smoothing, scale=scale, stats=stats,
+                label_smoothing=label_smoothing, scale=scale, stats=stats, loss=loss, total=total,
             )  # fmt: skip
         if rows is None:
             if len(self._all_rows) < len(x):
@@ -179,7 +183,7 @@ class MLP(network.MLP):
             if before_last == 0:
                 return super()._train_rows(
                     x, y, sample_weight, rows, batch_size, optimizer, class_weight=class_weight,
-                    label_smoothing=label_smoothing, scale=scale, stats=stats,
+                    label_smoothing=label_smoothing, scale=scale, stats=stats, total=total,
                 )  # fmt: skip
             rows, count, stats = rows[:before_last], before_last, False
         limit = _STEPS_AT_ONCE * batch_size
@@ -199,13 +203,14 @@ class MLP(network.MLP):
             lr = np.array([optimizer.learning_rate(optimizer.steps + i) for i in range(steps)])
         else:
             lr = np.full(steps, float(optimizer.lr))
-        done, loss = self._compiled.train(
+        done, total = self._compiled.train(
             x,
             1.0 if scale is None else scale,
             chosen,
             batch_size,
             *_targets(y, sample_weight, class_weight),
             label_smoothing,
+            total,
             lr,
             optimizer.steps,
             self.step,
@@ -215,7 +220,7 @@ class MLP(network.MLP):
             optimizer,
             self,
         )
-        return loss, done
+        return total, done
 
     def _keep_norms(self, layer: int, norms: Norms) -> None:
         last = self._last[layer]

@@ -13,23 +13,28 @@ bias, z = x @ w + b, a (m, n) = f(z); a leading d is the gradient of the loss wi
 what follows.
 """
 
-from . import init
+from . import init, schedule
 from .activation import activation_backward, activation_forward
+from .averaged_weights import AveragedWeights
 from .batch_norm import (
     BatchNormCache,
     BatchNormGradients,
     batch_norm_backward,
     batch_norm_forward,
 )
+from .callbacks import Callback
+from .checkpoint import Checkpoint
 from .dense import DenseCache, DenseGradients, Layer, dense_backward, dense_forward
 from .dropout import dropout_mask
+from .early_stopping import EarlyStopping
 from .gemm import matmul
 from .gradient_check import GradientCheck, TensorCheck, check_gradient, check_gradients
+from .history import History, LayerHistory
 from .loss import mean_squared_error, sigmoid_cross_entropy, softmax_cross_entropy
 from .network import MLP, load
 from .optimizer import SGD, Adam, AdamW, Optimizer, RMSprop
+from .plot import plot_activations, plot_gradients, plot_history
 from .stats import ActivationStats, activation_stats
-from .training import EarlyStopping, History
 
 __all__ = [
     "MLP",
@@ -37,14 +42,18 @@ __all__ = [
     "ActivationStats",
     "Adam",
     "AdamW",
+    "AveragedWeights",
     "BatchNormCache",
     "BatchNormGradients",
+    "Callback",
+    "Checkpoint",
     "DenseCache",
     "DenseGradients",
     "EarlyStopping",
     "GradientCheck",
     "History",
     "Layer",
+    "LayerHistory",
     "Optimizer",
     "RMSprop",
     "TensorCheck",
@@ -62,6 +71,10 @@ __all__ = [
     "load",
     "matmul",
     "mean_squared_error",
+    "plot_activations",
+    "plot_gradients",
+    "plot_history",
+    "schedule",
     "sigmoid_cross_entropy",
     "softmax_cross_entropy",
 ]

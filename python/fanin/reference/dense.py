@@ -11,6 +11,7 @@ D. Rumelhart, G. Hinton, R. Williams, "Learning representations by back-propagat
 Nature 323 (1986).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -174,8 +175,14 @@ Norms = tuple[float, float]  # of a weight's gradient, of what a step adds to it
 
 @np.errstate(over="ignore", invalid="ignore")
 def norm(values: Array) -> float:
-    """Return the Euclidean norm, summed in float64."""
-    return float(np.linalg.norm(values.astype(np.float64)))
+    """Return the Euclidean norm, summed in float64.
+
+    Not by np.linalg.norm: it would wake OpenBLAS's threads, which then keep a core busy for some
+    hundredths of a second, and fanin's own steps wait for it.
+    """
+    squares = values.astype(np.float64)
+    squares *= squares
+    return math.sqrt(squares.sum())
 
 
 class Layer:

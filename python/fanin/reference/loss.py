@@ -9,7 +9,8 @@ because only together they are stable (J. Bridle 1990; C. Bishop, "Pattern recog
 machine learning", section 4.3.4).  Divisors are sums of weights: PyTorch's conventions.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -19,6 +20,9 @@ from .activation import sigmoid
 from .arguments import Array
 
 ClassWeight = ArrayLike | Mapping[int, float]
+
+# A loss of one's own: f(z, y) -> (loss, dz), the mean over a batch and its gradient like z.
+Loss = Callable[[Array, Any], tuple[float, Array]]
 
 
 def softmax_cross_entropy(
@@ -141,6 +145,25 @@ def softmax(z: Array) -> Array:
     e = np.exp(z - z.max(axis=1, keepdims=True))
     p: Array = e / e.sum(axis=1, keepdims=True)
     return p
+
+
+def own_loss(function: Loss, z: Array, y: Array) -> tuple[float, Array]:
+    """Return what a loss of one's own says of z (m, n) and the rows of y: loss, dz of z's dtype."""
+    result = function(z, y)
+    if not isinstance(result, tuple | list) or len(result) != 2:
+        raise TypeError(f"loss: expected f(z, y) -> (loss, dz), got {arguments.describe(result)}")
+    value, dz = np.asarray(result[0]), np.asarray(result[1])
+    if value.ndim != 0 or value.dtype.kind not in "fiub":
+        raise TypeError(
+            f"loss: expected a number as the loss, got {arguments.describe(value)}; "
+            "it is the mean over the batch"
+        )
+    if dz.dtype.kind not in "fiub":
+        raise TypeError(f"loss: expected real numbers as dz, got {arguments.describe(dz)}")
+    if dz.shape != z.shape:
+        raise ValueError(f"loss: expected dz of shape {z.shape} like z, got {dz.shape}")
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        return float(value), np.ascontiguousarray(dz, z.dtype)
 
 
 # ---- the arithmetic, without checks ----------------------------------------------------------

@@ -12,7 +12,8 @@ import math
 import os
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -22,6 +23,8 @@ from . import arguments, saving, training
 from .activation import sigmoid
 from .arguments import Array
 from .batch_norm import EPS
+from .callbacks import Callbacks
+from .checkpoint import Checkpoint
 from .dense import (
     Layer,
     LayerCache,
@@ -34,11 +37,13 @@ from .dense import (
     shrink,
     vectors_of,
 )
+from .early_stopping import EarlyStopping
+from .history import History
 from .init import Init, draw, resolve
-from .loss import ClassWeight, softmax
+from .loss import ClassWeight, Loss, own_loss, softmax
 from .optimizer import SGD, Adam, AdamW, Optimizer, RMSprop
 from .random import Stream, permutation
-from .training import Callback, EarlyStopping, History
+from .training import HeldOut, Metric
 
 # What a file holds besides: the arrays, and the settings that make the layers.
 _VECTORS = ("parameters", "running_mean", "running_var")
@@ -221,6 +226,7 @@ class MLP:
         self._lock = threading.RLock()
         self._pending: tuple[int, int] | None = None  # thread and rows of a training forward
         self._caches: list[LayerCache] = []
+        self._begun: list[dict[str, Any]] = []  # the run of a checkpoint this network is in
         self._bind()
 
     def _draw_weights(self, init: Any) -> None:
@@ -328,9 +334,12 @@ class MLP:
     def _bind(self) -> None:
         """Hook: vectors and layers have just been made (also by a copy, by loading)."""
 
-    def _forward(self, x: Array, training: bool) -> Array:
-        """Hook: return the output layer's z (m, outputs) for x (m, inputs) of the net's dtype."""
-        return self._run(x, training, stats=False)
+    def _forward(self, x: Array, training: bool, stats: bool | int = False) -> Array:
+        """Hook: return the output layer's z (m, outputs) for x (m, inputs) of the net's dtype.
+
+        stats : as in `_loss_and_gradients`
+        """
+        return self._run(x, training, stats)
 
     def _backward(self, dout: Array, need_dx: bool) -> Array | None:
         """Hook: fill the gradients after a training forward; return dx (m, inputs) if needed."""
@@ -362,6 +371,14 @@ class MLP:
         loss += self._penalty()
         self._backward(dz, need_dx=False)
         return loss
+
+    def _own_loss_and_gradients(
+        self, x: Array, y: Array, function: Loss, stats: bool | int = False
+    ) -> float:
+        """Do the same with a loss of one's own: forward, the function, backward."""
+        loss, dz = own_loss(function, self._forward(x, True, stats), y)
+        self._backward(dz, need_dx=False)
+        return loss + self._penalty()
 
     def update(self, optimizer: Optimizer) -> None:
         """Let the optimizer change the parameters by the gradients; AdamW decays weights only.
@@ -404,37 +421,44 @@ class MLP:
         label_smoothing: float,
         scale: float | None,
         stats: bool | int,
+        loss: Loss | None = None,
+        total: float = 0.0,
     ) -> tuple[float, int]:
         """Hook: steps over these rows (None: all, in order), in batches of `batch_size`.
 
         x has any real dtype: a batch is cast to the network's and multiplied by `scale`.  May
-        return early, after about SLICE_SECONDS, and is then called again with the rows that are
-        left.  `stats`: as in `_loss_and_gradients`, of the batch that ends `rows`.
+        return early, after about SLICE_SECONDS or a loss that is not finite, and is then called
+        again with the rows that are left.  `stats`: as in `_loss_and_gradients`, of the batch that
+        ends `rows`.  `loss`: one's own.
 
-        Returns the sum of each step's loss times its rows, and the number of rows done.
+        Returns `total` with each step's loss times its rows added, and the number of rows done.
         """
         until = time.perf_counter() + training.SLICE_SECONDS
         count = len(x) if rows is None else len(rows)
-        total, done = 0.0, 0
+        done = 0
         while done < count:
             end = min(done + batch_size, count)
             chosen = slice(done, end) if rows is None else rows[done:end]
             monitored = stats is not False and end == count
-            loss = self._loss_and_gradients(
-                training.gather(x, chosen, self.dtype, scale),
-                y[chosen],
-                None if sample_weight is None else sample_weight[chosen],
-                class_weight,
-                label_smoothing,
-                stats if end == count else False,
-            )
+            batch, stats_here = training.gather(x, chosen, self.dtype, scale), monitored and stats
+            if loss is None:
+                value = self._loss_and_gradients(
+                    batch,
+                    y[chosen],
+                    None if sample_weight is None else sample_weight[chosen],
+                    class_weight,
+                    label_smoothing,
+                    stats_here,
+                )
+            else:
+                value = self._own_loss_and_gradients(batch, y[chosen], loss, stats_here)
             before = [layer.weight.copy() for layer in self.layers] if monitored else []
             self.update(optimizer)
             for i, weight in enumerate(before):
                 layer = self.layers[i]
                 self._keep_norms(i, (norm(layer.dweight), norm(layer.weight - weight)))
-            total, done = total + loss * (end - done), end
-            if time.perf_counter() > until:
+            total, done = total + value * (end - done), end
+            if not math.isfinite(value) or time.perf_counter() > until:
                 break
         return total, done
 
@@ -573,6 +597,7 @@ class MLP:
         sample_weight: Any = None,
         class_weight: ClassWeight | None = None,
         label_smoothing: float = 0.0,
+        loss: Loss | None = None,
     ) -> tuple[float, Array]:
         """Return the loss of a batch in training mode, l1 and l2 included, and the gradients.
 
@@ -584,6 +609,11 @@ class MLP:
         sample_weight : (m,) numbers >= 0, optional
         class_weight : for softmax: one number >= 0 per class, or a dict, optional
         label_smoothing : in [0, 1], for softmax and sigmoid
+        loss : one of your own, a function f(z, y) -> (loss, dz), whatever the output.  z
+            (m, outputs), of the network's dtype, is the output layer's x @ w + b, before softmax or
+            sigmoid; y is what was given, as an array with m rows of any shape and dtype.  It
+            returns a number, the mean over the batch, and its gradient dz (m, outputs); l1 and l2
+            are added to both.  It takes neither weights nor label_smoothing.
 
         Returns
         -------
@@ -593,15 +623,20 @@ class MLP:
         Raises
         ------
         TypeError, ValueError
-            Shapes that do not match, labels out of range, weights < 0.
+            Shapes that do not match, labels out of range, weights < 0; a loss of your own that
+            returns anything else.
         """
         with self._lock:
             x, y, weight, options = self._as_step(
-                x, y, sample_weight, class_weight, label_smoothing
+                x, y, sample_weight, class_weight, label_smoothing, loss
             )
             self._pending = None
-            loss = self._loss_and_gradients(training.cast(x, self.dtype), y, weight, *options)
-            return loss, self._gradients
+            x = training.cast(x, self.dtype)
+            if loss is None:
+                value = self._loss_and_gradients(x, y, weight, *options)
+            else:
+                value = self._own_loss_and_gradients(x, y, loss)
+            return value, self._gradients
 
     def train_step(
         self,
@@ -612,13 +647,14 @@ class MLP:
         sample_weight: Any = None,
         class_weight: ClassWeight | None = None,
         label_smoothing: float = 0.0,
+        loss: Loss | None = None,
         monitor: bool = False,
     ) -> float:
         """Do one step, `loss_and_gradients` and `update`; return the loss before it.
 
         Parameters
         ----------
-        x, y, sample_weight, class_weight, label_smoothing : see `loss_and_gradients`
+        x, y, sample_weight, class_weight, label_smoothing, loss : see `loss_and_gradients`
         optimizer : such as Adam(1e-3)
         monitor : leave the statistics of this step in each layer's `stats`, without histogram,
             and its norms in `gradient_norm` and `update_norm`
@@ -636,12 +672,12 @@ class MLP:
         monitor = arguments.check_bool("monitor", monitor)
         with self._lock:
             x, y, weight, options = self._as_step(
-                x, y, sample_weight, class_weight, label_smoothing
+                x, y, sample_weight, class_weight, label_smoothing, loss
             )
             self._pending = None
             total, rows = self._train_rows(
-                x, y, weight, None, len(x), optimizer,
-                class_weight=options[0], label_smoothing=options[1], scale=None, stats=monitor,
+                x, y, weight, None, len(x), optimizer, class_weight=options[0],
+                label_smoothing=options[1], scale=None, stats=monitor, loss=loss,
             )  # fmt: skip
             return total / rows
 
@@ -657,11 +693,20 @@ class MLP:
             raise ValueError(f"x: expected at least {need} in training, got shape {x.shape}")
 
     def _as_step(
-        self, x: Any, y: Any, sample_weight: Any, class_weight: Any, label_smoothing: Any
+        self,
+        x: Any,
+        y: Any,
+        sample_weight: Any,
+        class_weight: Any,
+        label_smoothing: Any,
+        loss: Any,
     ) -> tuple[Array, Array, Array | None, tuple[Array | None, float]]:
         outputs, dtype = self.sizes[-1], self.dtype
         x = training.as_rows("x", x, self.sizes[0])
         self._check_rows(x)
+        if loss is not None:
+            training.check_own_loss(loss, sample_weight, class_weight, label_smoothing)
+            return x, training.as_own_targets(y, len(x)), None, (None, 0.0)
         y = training.as_targets(self.output, y, len(x), outputs, dtype)
         weight = training.as_sample_weight(sample_weight, len(x), dtype)
         if class_weight is None and type(label_smoothing) is float and label_smoothing == 0.0:
@@ -684,13 +729,17 @@ class MLP:
         optimizer: Optimizer | None = None,
         input_scale: float | None = None,
         early_stopping: int | EarlyStopping | None = None,
-        callbacks: Iterable[Callback] = (),
+        callbacks: Callbacks = (),
         progress: Literal["auto"] | bool = "auto",
         monitor: bool = True,
         shuffle: bool = True,
         sample_weight: Any = None,
         class_weight: ClassWeight | None = None,
         label_smoothing: float = 0.0,
+        loss: Loss | None = None,
+        metrics: Mapping[str, Metric] = MappingProxyType({}),
+        checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
+        stop_on_nan: bool = False,
     ) -> History:
         """Train for some epochs; return what happened in each.
 
@@ -707,14 +756,30 @@ class MLP:
         epochs : how often to go through the rows
         batch_size : rows per step; the last batch may be smaller.  With batch norm a last batch
             of one row is left out.
-        optimizer : Adam(1e-3) when None, new for each call
+        optimizer : Adam(1e-3) when None, new for each call; its learning rate may be one of
+            `schedule`
         input_scale : such as 1 / 255 for bytes; kept in `input_scale`, which is used when None
         early_stopping : patience in epochs, or an EarlyStopping
-        callbacks : called as f(net, history) after each epoch; one that returns True ends it
-        progress : "auto" shows a bar when tqdm is installed and stderr is a terminal
-        monitor : keep the layers' statistics of each epoch's last step in history.stats
+        callbacks : Callback objects, or functions called as f(net, history) after each epoch; one
+            that returns True ends the training
+        progress : "auto" shows a bar when tqdm is installed and stderr is a terminal, False
+            nothing; True shows the bar, or a line for each epoch where there is no bar
+        monitor : keep the layers' statistics of each epoch's last step in history.stats, and in
+            history.monitor those of some steps, with the norms of gradients, weights and updates
         shuffle : a new order of rows for each epoch, set by seed and `epoch`
-        sample_weight, class_weight, label_smoothing : see `loss_and_gradients`
+        sample_weight, class_weight, label_smoothing, loss : see `loss_and_gradients`; a loss of
+            your own is also that of the validation data
+        metrics : names and functions f(y, prediction) -> number, as scikit-learn's, of the
+            validation data after each epoch: y as given, and what `predict` returns, or
+            `predict_proba` for a pair (f, "predict_proba"); (m,) where there is one output.
+            They are history.metrics, and EarlyStopping can monitor them.
+        checkpoint : a path, or a Checkpoint: write all that matters there, by default after each
+            epoch.  Where the file exists already, it is a run with the same network, data and
+            arguments that was ended from outside, and goes on, to the same bits as if it had not
+            been; more epochs prolong it.  A run that had come to its end is loaded and nothing
+            is trained.
+        stop_on_nan : end the training after the first step whose loss is not finite, with a
+            warning; history.nonfinite_step has its number in any case
 
         Returns
         -------
@@ -724,7 +789,9 @@ class MLP:
         ------
         TypeError, ValueError
             Shapes that do not match, NaN or infinity (with row and column), labels out of range
-            (with the row), settings out of range.
+            (with the row), settings out of range; a checkpoint of another run, or no checkpoint.
+        OSError
+            The checkpoint cannot be read or written.
         """
         if optimizer is None:
             optimizer = self._default_optimizer(1e-3)
@@ -748,6 +815,10 @@ class MLP:
                 sample_weight=sample_weight,
                 class_weight=class_weight,
                 label_smoothing=label_smoothing,
+                loss=loss,
+                metrics=metrics,
+                checkpoint=checkpoint,
+                stop_on_nan=stop_on_nan,
             )
 
     def predict(self, x: Any) -> Array:
@@ -760,7 +831,9 @@ class MLP:
 
         Raises TypeError or ValueError when x is not numbers or has another width.
         """
-        z = self._outputs(x)
+        return self._predictions(self._outputs(x))
+
+    def _predictions(self, z: Array) -> Array:
         if self.output == "softmax":
             labels: Array = z.argmax(axis=1).astype(np.int64, copy=False)
             return labels
@@ -780,18 +853,21 @@ class MLP:
             )
         return self._probabilities(self._outputs(x))
 
-    def evaluate(self, x: Any, y: Any, *, sample_weight: Any = None) -> dict[str, float]:
+    def evaluate(
+        self, x: Any, y: Any, *, sample_weight: Any = None, loss: Loss | None = None
+    ) -> dict[str, float]:
         """Return the loss and the score of data, without dropout.
 
         Parameters
         ----------
-        x, y, sample_weight : see `fit`
+        x, y, sample_weight, loss : see `fit`
 
         Returns
         -------
         {"loss", "accuracy"}, or {"loss", "r2"} for output="identity".  The loss includes the l1
         and l2 penalties.  accuracy is the fraction of right rows (softmax) or of right elements
-        (sigmoid), r2 the coefficient of determination, averaged over outputs.
+        (sigmoid), r2 the coefficient of determination, averaged over outputs.  With a loss of your
+        own the score is left out where y is not what the output's own loss takes.
 
         Raises
         ------
@@ -801,16 +877,26 @@ class MLP:
         with self._lock:
             x = training.as_rows("x", x, self.sizes[0])
             arguments.check_rows("x", x)
-            y = training.as_targets(self.output, y, len(x), self.sizes[-1], self.dtype)
-            weight = training.as_sample_weight(sample_weight, len(x), self.dtype)
-            return self._evaluate(x, y, weight)
+            if loss is None:
+                y = training.as_targets(self.output, y, len(x), self.sizes[-1], self.dtype)
+                weight = training.as_sample_weight(sample_weight, len(x), self.dtype)
+                data = HeldOut(x, y, y, weight)
+            else:
+                training.check_own_loss(loss, sample_weight, None, 0)
+                y = training.as_own_targets(y, len(x))
+                data = HeldOut(x, training.targets_or_none(self, y), y, None)
+            return self._scores(self._outputs(x), data, loss)
 
-    def _evaluate(self, x: Array, y: Array, sample_weight: Array | None) -> dict[str, float]:
-        z = self._outputs(x)
-        return {
-            "loss": self._output_loss(z, y, sample_weight) + self._penalty(),
-            **training.score(self.output, z, y, sample_weight),
-        }
+    def _scores(self, z: Array, data: HeldOut, loss: Loss | None) -> dict[str, float]:
+        found = {}
+        if loss is not None:
+            found["loss"] = own_loss(loss, z, data.given)[0] + self._penalty()
+        if data.y is not None:
+            found |= training.score(self.output, z, data.y, data.weight)
+            if loss is None:
+                value = self._output_loss(z, data.y, data.weight) + self._penalty()
+                found = {"loss": value, **found}
+        return found
 
     def _outputs(self, x: Any) -> Array:
         """Return the output layer's z of all rows, some thousand at a time."""

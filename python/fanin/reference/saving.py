@@ -1,4 +1,4 @@
-"""Files of networks: NumPy's .npz, the settings as JSON inside, no pickle.
+"""Files of networks and of their training: NumPy's .npz, settings as JSON inside, no pickle.
 
 A file is written beside its place and then moved there, so there is always a whole one.
 """
@@ -15,17 +15,21 @@ import numpy as np
 from .arguments import Array
 
 FORMAT = "fanin"
+CHECKPOINT = "fanin checkpoint"
 FORMAT_VERSION = 1
 
 Network = TypeVar("Network")
 
 
-def write(path: str | os.PathLike[str], config: dict[str, Any], vectors: dict[str, Array]) -> None:
-    """Write a network's settings and vectors; an old file stays until the new one is whole."""
-    target = os.fspath(path)
-    if not isinstance(target, str):
-        raise TypeError(f"path: expected str or os.PathLike[str], got {path!r}")
-    config = {"format": FORMAT, "format_version": FORMAT_VERSION, **config}
+def write(
+    path: str | os.PathLike[str],
+    config: dict[str, Any],
+    vectors: dict[str, Array],
+    kind: str = FORMAT,
+) -> None:
+    """Write settings and vectors; an old file stays until the new one is whole."""
+    target = as_path("path", path)
+    config = {"format": kind, "format_version": FORMAT_VERSION, **config}
     temporary = f"{target}.{os.getpid()}-{threading.get_ident()}.tmp"
     try:
         with open(temporary, "xb") as file:
@@ -39,6 +43,14 @@ def write(path: str | os.PathLike[str], config: dict[str, Any], vectors: dict[st
         raise
 
 
+def as_path(name: str, path: Any) -> str:
+    """Return the name of a file as a string."""
+    target = os.fspath(path) if isinstance(path, str | os.PathLike) else path
+    if not isinstance(target, str):
+        raise TypeError(f"{name}: expected str or os.PathLike[str], got {path!r}")
+    return target
+
+
 def read(
     path: str | os.PathLike[str],
     names: Sequence[str],
@@ -47,7 +59,7 @@ def read(
     """Return build(config, vectors) of a file; whatever is wrong with it is a ValueError."""
     with open(path, "rb") as file:
         try:
-            return build(*_parts(file, names))
+            return build(*parts(file, names))
         except Exception as error:  # whatever a broken file makes zip, JSON and NumPy raise
             reason = str(error) or type(error).__name__
             raise ValueError(
@@ -55,18 +67,27 @@ def read(
             ) from error
 
 
-def _parts(file: Any, names: Sequence[str]) -> tuple[dict[str, Any], dict[str, Array]]:
+def parts(
+    file: Any, names: Sequence[str] | None, kind: str = FORMAT
+) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Return settings and vectors of an open file; names: the vectors it must have, None: all."""
     archive = np.load(file, allow_pickle=False)
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise ValueError("it holds one array, not an archive")
     with archive:
-        missing = {"config", *names} - set(archive.files)
-        if missing:
-            raise ValueError(f"it has no {', '.join(sorted(missing))}")
+        if "config" not in archive.files:
+            raise ValueError("it has no config")
         config = json.loads(str(archive["config"]))
-        if not isinstance(config, dict) or config.pop("format", None) != FORMAT:
-            raise ValueError("its config is not that of a network")
+        found = config.pop("format", None) if isinstance(config, dict) else None
+        if found != kind:
+            known = {FORMAT: "a network saved by MLP.save", CHECKPOINT: "a checkpoint of fit"}
+            raise ValueError(f"it is {known.get(str(found), 'something else')}")
         version = config.pop("format_version", None)
         if version != FORMAT_VERSION:
             raise ValueError(f"format_version is {version!r}, this release reads {FORMAT_VERSION}")
+        missing = set(names or ()) - set(archive.files)
+        if missing:
+            raise ValueError(f"it has no {', '.join(sorted(missing))}")
+        if names is None:
+            names = [name for name in archive.files if name != "config"]
         return config, {name: archive[name] for name in names}

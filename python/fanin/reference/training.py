@@ -1,25 +1,31 @@
-"""The training loop around a network's steps: data checks, epochs, history, early stopping.
+"""The training loop around a network's steps: data checks, epochs, validation, when to stop.
 
 `fit` asks the network for four things only: the order of the rows of an epoch (`_order`), steps
 over some of them (`_train_rows`), outputs (`_outputs`) and its vectors.  It is the same for the
 network of this folder and for the compiled one.
 """
 
+import contextlib
 import math
-import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from . import arguments
+from . import arguments, checkpoint
 from .arguments import Array
-from .loss import ClassWeight, sigmoid_loss, softmax_loss, squared_loss
+from .averaged_weights import AveragedWeights
+from .callbacks import Callback, Callbacks, EpochFunction, check_callbacks, defining, says_stop
+from .checkpoint import Checkpoint
+from .early_stopping import BestEpoch, EarlyStopping
+from .history import PER_EPOCH, History, LayerHistory
+from .loss import ClassWeight, Loss, sigmoid_loss, softmax_loss, squared_loss
 from .optimizer import Optimizer
-from .stats import ActivationStats
+from .progress import Progress
+from .schedule import ReduceOnPlateau, callback_in
 
 if TYPE_CHECKING:
     from .network import MLP
@@ -28,66 +34,8 @@ SLICE_SECONDS = 0.05  # a network returns from _train_rows after about so long, 
 MONITOR_BINS = 50
 ROWS_AT_ONCE = 4096
 
-Callback = Callable[["MLP", "History"], Any]
-
-
-@dataclass
-class History:
-    """What happened in one call of `fit`: one entry per finished epoch.
-
-    Attributes
-    ----------
-    loss : mean loss of the epoch's steps, weighted by their rows, with the l1 and l2 penalties
-    val_loss, val_accuracy : of the validation data after the epoch; empty without
-    learning_rate : of the epoch's last step
-    seconds : duration of the epoch with its validation
-    stats : per epoch one ActivationStats per layer, of the epoch's last step; empty if not asked
-    interrupted : Ctrl-C ended the training
-    stopped_early : early stopping ended it
-    best_epoch : index of the epoch with the best monitored value (val_loss, or loss without
-        validation data); None when no epoch was finished
-    """
-
-    loss: list[float] = field(default_factory=list)
-    val_loss: list[float] = field(default_factory=list)
-    val_accuracy: list[float] = field(default_factory=list)
-    learning_rate: list[float] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-    stats: list[list[ActivationStats]] = field(default_factory=list, repr=False)
-    interrupted: bool = False
-    stopped_early: bool = False
-    best_epoch: int | None = None
-
-    @property
-    def epochs(self) -> int:
-        """The number of finished epochs."""
-        return len(self.loss)
-
-    def _shorten(self, epochs: int) -> None:
-        """Forget an epoch that was interrupted while it was written down."""
-        for name in ("loss", "val_loss", "val_accuracy", "learning_rate", "seconds", "stats"):
-            del getattr(self, name)[epochs:]
-
-
-@dataclass(frozen=True)
-class EarlyStopping:
-    """Stop when `monitor` was not better by more than `min_delta` for `patience` epochs.
-
-    monitor is "val_loss", "val_accuracy" or "loss".  restore_best puts the parameters of the
-    best epoch back when training ends by itself (not after Ctrl-C).
-    """
-
-    monitor: str = "val_loss"
-    patience: int = 10
-    min_delta: float = 0.0
-    restore_best: bool = True
-
-    def __post_init__(self) -> None:
-        """Check the settings."""
-        arguments.check_choice("monitor", self.monitor, ("val_loss", "val_accuracy", "loss"))
-        arguments.check_integer("patience", self.patience, 1)
-        arguments.check_nonnegative("min_delta", self.min_delta)
-        arguments.check_bool("restore_best", self.restore_best)
+# f(y, prediction), or (f, "predict_proba") to be given probabilities
+Metric = Callable[[Any, Array], Any] | tuple[Callable[[Any, Array], Any], str]
 
 
 # ---- data ------------------------------------------------------------------------------------
@@ -157,6 +105,31 @@ def as_sample_weight(weight: Any, rows: int, dtype: np.dtype[Any]) -> Array | No
         return None
     weight = as_array("sample_weight", weight)
     return arguments.check_sample_weight("sample_weight", weight, rows, dtype)
+
+
+def as_own_targets(y: Any, rows: int) -> Array:
+    """Return y as a loss of one's own is to see it: an array of any dtype and shape, row by row."""
+    found = np.asarray(y)
+    if found.ndim == 0 or len(found) != rows:
+        raise ValueError(f"y: expected {rows} rows to match x, got shape {found.shape}")
+    return found
+
+
+def check_own_loss(loss: Any, sample_weight: Any, class_weight: Any, label_smoothing: Any) -> None:
+    """Refuse what is no function, and options that a loss of one's own does not see."""
+    if not callable(loss):
+        raise TypeError(f"loss: expected a function f(z, y), got {arguments.describe(loss)}")
+    given = {
+        "sample_weight": sample_weight is not None,
+        "class_weight": class_weight is not None,
+        "label_smoothing": label_smoothing != 0,
+    }
+    for name, found in given.items():
+        if found:
+            raise ValueError(
+                f"{name}: expected none with a loss of your own, which does not see it; "
+                "put what it needs into y"
+            )
 
 
 def as_loss_options(
@@ -246,6 +219,101 @@ def score(output: str, z: Array, y: Array, sample_weight: Array | None) -> dict[
     return {"r2": float(np.where(constant, error == 0, 1 - ratio).mean())}
 
 
+# ---- validation ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Validation data: y as given, and as the network's own loss and score want it, or None."""
+
+    x: Array
+    y: Array | None
+    given: Array
+    weight: Array | None
+
+
+def as_held_out(net: "MLP", data: Any, scale: float | None, loss: Loss | None) -> HeldOut | None:
+    """Return checked validation data, or None."""
+    if data is None:
+        return None
+    if not isinstance(data, tuple | list) or len(data) not in (2, 3):
+        raise TypeError(
+            f"validation: expected (x, y) or (x, y, sample_weight), got {arguments.describe(data)}"
+        )
+    try:
+        x = as_rows("x", data[0], net.sizes[0])
+        arguments.check_rows("x", x)
+        check_finite("x", x, net.dtype, scale)
+        given = data[2] if len(data) == 3 else None
+        if loss is not None:
+            check_own_loss(loss, given, None, 0)
+            own = as_own_targets(data[1], len(x))
+            return HeldOut(x, targets_or_none(net, own), own, None)
+        y = as_targets(net.output, data[1], len(x), net.sizes[-1], net.dtype)
+        if net.output == "identity":
+            check_finite("y", as_array("y", data[1]).reshape(y.shape), net.dtype)
+        weight = as_sample_weight(given, len(x), net.dtype)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"validation: {error}") from None
+    return HeldOut(x, y, np.asarray(data[1]), weight)
+
+
+def targets_or_none(net: "MLP", y: Array) -> Array | None:
+    """Return y as the network's own loss wants it, None where it is something else."""
+    try:
+        return as_targets(net.output, y, len(y), net.sizes[-1], net.dtype)
+    except (TypeError, ValueError):
+        return None
+
+
+def check_metrics(metrics: Any, validated: bool) -> dict[str, tuple[Callable[..., Any], bool]]:
+    """Return for each name the function, and whether it is given probabilities."""
+    if not isinstance(metrics, Mapping):
+        raise TypeError(
+            f"metrics: expected a dict of names and functions, got {arguments.describe(metrics)}"
+        )
+    if metrics and not validated:
+        raise ValueError(
+            "metrics: expected validation data to evaluate them on, got none; "
+            "give validation=(x, y)"
+        )
+    found = {}
+    for name, metric in metrics.items():
+        if not isinstance(name, str) or name in PER_EPOCH or "/" in name:
+            raise ValueError(
+                f"metrics: expected names other than {', '.join(PER_EPOCH)}, without '/', "
+                f"got {name!r}"
+            )
+        pair = metric if isinstance(metric, tuple) else (metric, "predict")
+        if len(pair) != 2 or not callable(pair[0]) or pair[1] not in ("predict", "predict_proba"):
+            raise TypeError(
+                f"metrics: {name}: expected f(y, prediction) or (f, 'predict_proba'), "
+                f"got {arguments.describe(metric)}"
+            )
+        found[name] = pair[0], pair[1] == "predict_proba"
+    return found
+
+
+def validate(
+    net: "MLP",
+    data: HeldOut,
+    loss: Loss | None,
+    metrics: Mapping[str, tuple[Callable[..., Any], bool]],
+) -> dict[str, float]:
+    """Return val_loss, val_accuracy or val_r2, and the metrics."""
+    z = net._outputs(data.x)
+    found = {f"val_{k}": v for k, v in net._scores(z, data, loss).items()}
+    for name, (function, wants_probabilities) in metrics.items():
+        prediction = net._probabilities(z) if wants_probabilities else net._predictions(z)
+        if prediction.ndim == 2 and prediction.shape[1] == 1:
+            prediction = prediction[:, 0]
+        value = np.asarray(function(data.given, prediction))
+        if value.ndim != 0 or value.dtype.kind not in "fiub":
+            raise TypeError(f"metrics: {name}: expected a number, got {arguments.describe(value)}")
+        found[name] = float(value)
+    return found
+
+
 # ---- the loop --------------------------------------------------------------------------------
 
 
@@ -260,79 +328,339 @@ def fit(
     optimizer: Optimizer,
     input_scale: float | None,
     early_stopping: int | EarlyStopping | None,
-    callbacks: Iterable[Callback],
+    callbacks: Callbacks,
     progress: Literal["auto"] | bool,
     monitor: bool,
     shuffle: bool,
     sample_weight: Any,
     class_weight: ClassWeight | None,
     label_smoothing: float,
+    loss: Loss | None,
+    metrics: Mapping[str, Metric],
+    checkpoint: Any,
+    stop_on_nan: bool,
 ) -> History:
     """Train `net`; this is what `MLP.fit` does, where the arguments are described."""
-    dtype, outputs = net.dtype, net.sizes[-1]
-    epochs = arguments.check_integer("epochs", epochs, 1)
-    batch_size = arguments.check_integer("batch_size", batch_size, 1)
-    scale = net.input_scale if input_scale is None else check_scale(input_scale)
-    callbacks = check_callbacks(callbacks)
-    monitor = arguments.check_bool("monitor", monitor)
-    shuffle = arguments.check_bool("shuffle", shuffle)
-    x = as_rows("x", x, net.sizes[0])
-    arguments.check_rows("x", x)
-    given, y = y, as_targets(net.output, y, len(x), outputs, dtype)
-    weight = as_sample_weight(sample_weight, len(x), dtype)
-    options = as_loss_options(net.output, class_weight, label_smoothing, outputs, dtype)
-    used = _rows_per_epoch(net, len(x), batch_size)
-    check_finite("x", x, dtype, scale)
-    if net.output == "identity":
-        check_finite("y", as_array("y", given).reshape(y.shape), dtype)
-    held_out = _as_validation(net, validation, scale)
-    watch = _Watch(early_stopping, held_out is not None, net.output != "identity")
-    if isinstance(optimizer, Optimizer):
-        optimizer.prepare(net.parameters, net.gradients)
-    bar = _Progress(progress, epochs, used)
+    training = _Training(
+        net, x, y, validation=validation, epochs=epochs, batch_size=batch_size,
+        optimizer=optimizer, input_scale=input_scale, early_stopping=early_stopping,
+        callbacks=callbacks, progress=progress, monitor=monitor, shuffle=shuffle,
+        sample_weight=sample_weight, class_weight=class_weight, label_smoothing=label_smoothing,
+        loss=loss, metrics=metrics, file=checkpoint, stop_on_nan=stop_on_nan,
+    )  # fmt: skip
+    return training.run()
 
-    net.input_scale = scale
-    history = History()
-    finished = 0
-    try:
-        for _ in range(epochs):
-            began = time.perf_counter()
-            order = net._order(len(x)) if shuffle else np.arange(len(x))
-            net.epoch += 1
-            total, done = 0.0, 0
-            while done < used:
-                loss, rows = net._train_rows(
-                    x, y, weight, order[done:used], batch_size, optimizer,
-                    class_weight=options[0], label_smoothing=options[1],
-                    scale=scale, stats=MONITOR_BINS if monitor else False,
-                )  # fmt: skip
-                total, done = total + loss, done + rows
-                bar.advance(rows)
-            metrics = {} if held_out is None else net._evaluate(*held_out)
-            _record(history, net, optimizer, total / used, metrics, monitor)
+
+class _Training:
+    """One call of `fit`: its checked arguments, and where its loop has got to."""
+
+    def __init__(
+        self, net: "MLP", x: Any, y: Any, *, validation: Any, epochs: Any, batch_size: Any,
+        optimizer: Any, input_scale: Any, early_stopping: Any, callbacks: Any, progress: Any,
+        monitor: Any, shuffle: Any, sample_weight: Any, class_weight: Any, label_smoothing: Any,
+        loss: Any, metrics: Any, file: Any, stop_on_nan: Any,
+    ) -> None:  # fmt: skip
+        """Check everything; the network is left as it is."""
+        dtype, outputs = net.dtype, net.sizes[-1]
+        self.net, self.optimizer, self.loss = net, optimizer, loss
+        self.epochs = arguments.check_integer("epochs", epochs, 1)
+        self.batch_size = arguments.check_integer("batch_size", batch_size, 1)
+        self.scale = net.input_scale if input_scale is None else check_scale(input_scale)
+        self.shuffle = arguments.check_bool("shuffle", shuffle)
+        self.stop_on_nan = arguments.check_bool("stop_on_nan", stop_on_nan)
+        monitor = arguments.check_bool("monitor", monitor)
+        self.file = checkpoint.check_checkpoint(file)
+
+        self.x = as_rows("x", x, net.sizes[0])
+        rows = len(self.x)
+        arguments.check_rows("x", self.x)
+        self.weight: Array | None = None
+        self.options: tuple[Array | None, float] = None, 0.0
+        if loss is not None:
+            check_own_loss(loss, sample_weight, class_weight, label_smoothing)
+            self.y = as_own_targets(y, rows)
+        else:
+            self.y = as_targets(net.output, y, rows, outputs, dtype)
+            self.weight = as_sample_weight(sample_weight, rows, dtype)
+            self.options = as_loss_options(
+                net.output, class_weight, label_smoothing, outputs, dtype
+            )
+        self.used = _rows_per_epoch(net, rows, self.batch_size)
+        check_finite("x", self.x, dtype, self.scale)
+        if net.output == "identity" and loss is None:
+            check_finite("y", as_array("y", y).reshape(self.y.shape), dtype)
+        self.held_out = as_held_out(net, validation, self.scale, loss)
+
+        self.metrics = check_metrics(metrics, self.held_out is not None)
+        known = _known_values(net, self.held_out, self.metrics)
+        self.best = BestEpoch(early_stopping, known)
+        self.callbacks = check_callbacks(callbacks)
+        plateau = callback_in(getattr(optimizer, "lr", None))
+        if plateau is not None and plateau not in self.callbacks:
+            self.callbacks.insert(0, plateau)
+        for callback in self.callbacks:
+            if isinstance(callback, ReduceOnPlateau):
+                callback.sign(known)
+        self.step_callbacks = defining(self.callbacks, "on_step_end")
+        self.average = _average_among(self.callbacks)
+        if isinstance(optimizer, Optimizer):
+            optimizer.prepare(net.parameters, net.gradients)
+        self.bar = Progress(progress, self.epochs, self.used)
+
+        self.history = History(metrics={name: [] for name in self.metrics})
+        if monitor:
+            stride = monitor_stride(net, min(self.batch_size, rows), self.steps * self.epochs)
+            self.history.monitor = LayerHistory(net.step, len(net.layers), stride)
+        self.done, self.total = 0, 0.0  # rows of this epoch, and the sum of their losses
+        self.mark = 0, 0.0  # likewise when on_step_end was last called
+        self.finished = 0  # epochs that the history has the whole of
+        self.ended = False
+        self.settings: checkpoint.State = {}
+        self.saved: checkpoint.State | None = None
+        if self.file is not None:
+            self._open(self.file, early_stopping, class_weight)
+
+    @property
+    def steps(self) -> int:
+        """The steps of an epoch."""
+        return -(-self.used // self.batch_size)
+
+    def run(self) -> History:
+        """Train, and return the history."""
+        net, history = self.net, self.history
+        net.input_scale = self.scale
+        try:
+            self._begin()
+            while not self.ended and history.epochs < self.epochs:
+                began = time.perf_counter()
+                self._steps_of_epoch()
+                if not self.ended:
+                    self._end_epoch(began)
+            if not self.best.restore(net) and self.average is not None:
+                self.average.swap(net)
+        except KeyboardInterrupt:
+            history.interrupted = True
+            history._shorten(self.finished)
+            warnings.warn(
+                f"fit: interrupted after {history.epochs} of {self.epochs} epochs; "
+                "the network keeps what it learned",
+                UserWarning,
+                stacklevel=4,
+            )
+        finally:
+            self.bar.close()
+        self._call("on_fit_end")
+        return history
+
+    def _call(self, name: str) -> bool:
+        """Call a method of all callbacks that have it; return whether one wants to stop."""
+        found = defining(self.callbacks, name)
+        answers = [says_stop(getattr(c, name)(self.net, self.history)) for c in found]
+        return any(answers)
+
+    def _begin(self) -> None:
+        saved = self.saved
+        if saved is not None:
+            checkpoint.load_history(self.history, saved["history"])
+            checkpoint.load_network(self.net, saved["network"])
+            checkpoint.load_optimizer(self.optimizer, saved["optimizer"])
+            self.best.load_state_dict(saved["best"])
+            self.done, self.total = saved["rows_done"], saved["total"]
+            self.mark = saved["mark"]["rows"], saved["mark"]["total"]
+            self.ended = saved["ended"]
+            self.finished = self.history.epochs
+        self._call("on_fit_begin")
+        if saved is not None:
+            for i, state in saved["callbacks"].items():
+                self.callbacks[int(i)].load_state_dict(state)
+        self.bar.begin(self.finished * self.used + self.done)
+
+    def _steps_of_epoch(self) -> None:
+        """Do the steps of an epoch, or those that a resumed one has left."""
+        net, history = self.net, self.history
+        if self.done == 0:
+            self._call("on_epoch_begin")
+        else:
+            net.epoch -= 1  # it was counted when the epoch was begun
+        order = net._order(len(self.x)) if self.shuffle else np.arange(len(self.x))
+        net.epoch += 1
+        while self.done < self.used and not self.ended:
+            end, due = self._next_stop()
+            stats: bool | int = due is not None
+            if history.monitor is not None and end == self.used:
+                stats = MONITOR_BINS
+            total, rows = net._train_rows(
+                self.x, self.y, self.weight, order[self.done : end], self.batch_size,
+                self.optimizer, class_weight=self.options[0], label_smoothing=self.options[1],
+                scale=self.scale, stats=stats, loss=self.loss, total=self.total,
+            )  # fmt: skip
+            self.total, self.done = total, self.done + rows
+            self.bar.advance(rows)
+            if history.nonfinite_step is None and not math.isfinite(total):
+                history.nonfinite_step = net.step - 1
+                self._note_nan()
+            if self.done == end and due is not None and history.monitor is not None:
+                history.monitor.record(due, net.layers)
+            self._end_step()
+
+    def _next_stop(self) -> tuple[int, int | None]:
+        """Return up to which row of the epoch to train at once, and the step monitored there."""
+        step, due = self.net.step, None
+        stop = step + -(-(self.used - self.done) // self.batch_size)
+        intervals = [callback.every for callback in self.step_callbacks]
+        if self.file is not None and self.file.every_steps is not None:
+            intervals.append(self.file.every_steps)
+        for every in intervals:
+            stop = min(stop, step - step % every + every)
+        if self.history.monitor is not None:
+            due = self.history.monitor.next_due(step)
+            stop = min(stop, due + 1)
+        end = min(self.done + (stop - step) * self.batch_size, self.used)
+        return end, due if due == stop - 1 else None
+
+    def _note_nan(self) -> None:
+        if self.stop_on_nan:
+            self.ended = True
+            warnings.warn(
+                f"fit: stopped, since the loss of step {self.history.nonfinite_step} was not "
+                "finite; a lower learning rate or clip_norm may help",
+                UserWarning,
+                stacklevel=6,
+            )
+
+    def _end_step(self) -> None:
+        """Call whoever wants to be called after the step just done; write a checkpoint."""
+        step, history = self.net.step, self.history
+        called = [c for c in self.step_callbacks if step % c.every == 0]
+        if called:
+            rows, total = self.done - self.mark[0], self.total - self.mark[1]
+            history.step_loss, self.mark = total / max(rows, 1), (self.done, self.total)
+            answers = [says_stop(c.on_step_end(self.net, history)) for c in called]
+            self.ended = self.ended or any(answers)
+        every = self.file.every_steps if self.file is not None else None
+        if self.ended or (every is not None and step % every == 0):
+            self._save()
+
+    def _end_epoch(self, began: float) -> None:
+        """Validate, write the history, ask who wants to stop."""
+        net, history = self.net, self.history
+        averaged = contextlib.nullcontext() if self.average is None else self.average.swapped(net)
+        with averaged:
+            values = {"loss": self.total / self.used, "learning_rate": self._learning_rate()}
+            if self.held_out is not None:
+                values |= validate(net, self.held_out, self.loss, self.metrics)
+            for name, value in values.items():
+                column = history.metrics if name in self.metrics else vars(history)
+                column[name].append(value)
+            if history.monitor is not None:
+                stats = [layer.stats for layer in net.layers if layer.stats is not None]
+                history.stats.append(stats)
             history.seconds.append(time.perf_counter() - began)
-            finished += 1
-            watch.look(history, net)
-            bar.epoch(history)
-            answers = [_says_stop(callback(net, history)) for callback in callbacks]
-            if any(answers):
-                break
-            if watch.patience_is_over(history):
-                history.stopped_early = True
-                break
-        watch.restore(net)
-    except KeyboardInterrupt:
-        history.interrupted = True
-        history._shorten(finished)
-        warnings.warn(
-            f"fit: interrupted after {history.epochs} of {epochs} epochs; "
-            "the network keeps what it learned",
-            UserWarning,
-            stacklevel=3,
+            self.finished += 1
+            self.best.look(history, net)
+        self.bar.epoch(history)
+        self.done, self.total, self.mark = 0, 0.0, (0, 0.0)
+        if self._call("on_epoch_end"):
+            self.ended = True
+        elif self.best.says_stop(history):
+            history.stopped_early = self.ended = True
+        last = self.ended or history.epochs >= self.epochs
+        if self.file is not None and (last or history.epochs % self.file.every_epochs == 0):
+            self._save()
+
+    def _learning_rate(self) -> float:
+        """Return that of the last step."""
+        if not isinstance(self.optimizer, Optimizer):
+            return math.nan
+        return self.optimizer.learning_rate(max(self.optimizer.steps - 1, 0))
+
+    # ---- the checkpoint ----------------------------------------------------------------------
+
+    def _open(self, file: Checkpoint, early_stopping: Any, class_weight: Any) -> None:
+        """Read the run in the file, if there is one, and see that it is this one."""
+        net = self.net
+        checkpoint.check_optimizer_state(self.optimizer)
+        held_out = self.held_out
+        data = {
+            "x": self.x,
+            "y": self.y,
+            "sample_weight": self.weight,
+            "validation x": None if held_out is None else held_out.x,
+            "validation y": None if held_out is None else held_out.given,
+        }
+        own = [c for c in self.callbacks if not isinstance(c, EpochFunction)]
+        settings = {
+            "batch_size": self.batch_size,
+            "optimizer": self.optimizer,
+            "input_scale": self.scale,
+            "early_stopping": early_stopping,
+            "callbacks": own,
+            "monitor": self.history.monitor is not None,
+            "shuffle": self.shuffle,
+            "class_weight": self.options[0],
+            "label_smoothing": self.options[1],
+            "loss": self.loss,
+            "metrics": {name: metric[0] for name, metric in self.metrics.items()},
+        }
+        self.settings = checkpoint.settings_of(net, data, settings)
+        begun = [checkpoint.beginning_of(net), *net._begun]
+        self.saved = checkpoint.read(file)
+        if self.saved is not None:
+            checkpoint.check_same_run(file, self.saved, begun, self.settings)
+        net._begun = [begun[0] if self.saved is None else self.saved["begun"]]
+
+    def _save(self) -> None:
+        if self.file is None:
+            return
+        states = {str(i): c.state_dict() for i, c in enumerate(self.callbacks)}
+        state = {
+            "settings": self.settings,
+            "begun": self.net._begun[0],
+            "network": checkpoint.state_of_network(self.net),
+            "optimizer": checkpoint.state_of_optimizer(self.optimizer),
+            "best": self.best.state_dict(),
+            "history": checkpoint.state_of_history(self.history),
+            "callbacks": {i: state for i, state in states.items() if state},
+            "rows_done": self.done,
+            "total": self.total,
+            "mark": {"rows": self.mark[0], "total": self.mark[1]},
+            "ended": self.ended,
+        }
+        checkpoint.write(self.file, state)
+
+
+def _known_values(net: "MLP", held_out: HeldOut | None, metrics: Mapping[str, Any]) -> list[str]:
+    """Return the names of the values that the history will have of each epoch."""
+    known = ["loss"]
+    if held_out is not None:
+        known.append("val_loss")
+        if held_out.y is not None:
+            known.append("val_r2" if net.output == "identity" else "val_accuracy")
+    return [*known, *metrics]
+
+
+def _average_among(callbacks: list[Callback]) -> AveragedWeights | None:
+    """Return the average that is to take the network's place where it is looked at."""
+    found = [c for c in callbacks if isinstance(c, AveragedWeights) and c.swaps]
+    if len(found) > 1:
+        raise ValueError(
+            f"callbacks: expected one AveragedWeights with swap=True, got {len(found)}; "
+            "give the others swap=False"
         )
-    finally:
-        bar.close()
-    return history
+    return found[0] if found else None
+
+
+def monitor_stride(net: "MLP", rows: int, steps: int) -> int:
+    """Return every how manyth step to monitor, a power of two.
+
+    So rarely that to look at the layers costs at most 2 % of the training, from a guess at both;
+    but 32 times in any case, as a short training of a small network is over in no time.
+    """
+    weights = net.n_parameters
+    step = max(1e-5, 6.0 * rows * weights / 4e11)  # seconds, on two fast cores
+    look = 2e-5 + 1e-5 * len(net.layers) + 0.8e-9 * weights
+    cheap = 1 << math.ceil(math.log2(max(look / (0.02 * step), 1)))
+    return min(cheap, 1 << max(steps // 32, 1).bit_length() - 1)
 
 
 def check_scale(scale: Any) -> float:
@@ -341,21 +669,6 @@ def check_scale(scale: Any) -> float:
     if number == 0:
         raise ValueError("input_scale: expected a finite number other than 0, got 0")
     return number
-
-
-def check_callbacks(callbacks: Any) -> tuple[Callback, ...]:
-    """Return the callbacks as a tuple of callables."""
-    found = tuple(callbacks) if isinstance(callbacks, Iterable) else (callbacks,)
-    for callback in found:
-        if not callable(callback):
-            raise TypeError(
-                f"callbacks: expected callables f(net, history), got {arguments.describe(callback)}"
-            )
-    return found
-
-
-def _says_stop(answer: Any) -> bool:
-    return isinstance(answer, bool | np.bool_) and bool(answer)
 
 
 def check_optimizer(optimizer: Any) -> None:
@@ -374,132 +687,3 @@ def _rows_per_epoch(net: "MLP", rows: int, batch_size: int) -> int:
         name = "batch_size" if rows > 1 else "x"
         raise ValueError(f"{name}: batch_norm needs at least 2 rows in a batch, got 1")
     return rows - 1 if rows % batch_size == 1 else rows
-
-
-def _as_validation(
-    net: "MLP", validation: Any, scale: float | None
-) -> tuple[Array, Array, Array | None] | None:
-    if validation is None:
-        return None
-    if not isinstance(validation, tuple | list) or len(validation) not in (2, 3):
-        raise TypeError(
-            "validation: expected (x, y) or (x, y, sample_weight), "
-            f"got {arguments.describe(validation)}"
-        )
-    try:
-        x = as_rows("x", validation[0], net.sizes[0])
-        arguments.check_rows("x", x)
-        y = as_targets(net.output, validation[1], len(x), net.sizes[-1], net.dtype)
-        given = validation[2] if len(validation) == 3 else None
-        weight = as_sample_weight(given, len(x), net.dtype)
-        check_finite("x", x, net.dtype, scale)
-        if net.output == "identity":
-            check_finite("y", as_array("y", validation[1]).reshape(y.shape), net.dtype)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"validation: {error}") from None
-    return x, y, weight
-
-
-def _record(
-    history: History,
-    net: "MLP",
-    optimizer: Any,
-    loss: float,
-    metrics: dict[str, float],
-    monitor: bool,
-) -> None:
-    history.loss.append(loss)
-    if "loss" in metrics:
-        history.val_loss.append(metrics["loss"])
-    if "accuracy" in metrics:
-        history.val_accuracy.append(metrics["accuracy"])
-    rate = math.nan
-    if isinstance(optimizer, Optimizer):
-        rate = optimizer.learning_rate(max(optimizer.steps - 1, 0))
-    history.learning_rate.append(rate)
-    if monitor:
-        history.stats.append([layer.stats for layer in net.layers if layer.stats is not None])
-
-
-class _Watch:
-    """Knows the best epoch so far, keeps its parameters, and when patience is over."""
-
-    def __init__(self, rule: int | EarlyStopping | None, validated: bool, classifier: bool) -> None:
-        if rule is not None and not isinstance(rule, EarlyStopping):
-            rule = EarlyStopping(patience=arguments.check_integer("early_stopping", rule, 1))
-        self._rule = rule
-        self._name = rule.monitor if rule else "val_loss" if validated else "loss"
-        if self._name != "loss" and not validated:
-            raise ValueError(
-                f"early_stopping: expected validation data to monitor {self._name!r}, got none; "
-                "give validation=(x, y), or EarlyStopping(monitor='loss')"
-            )
-        if self._name == "val_accuracy" and not classifier:
-            raise ValueError(
-                "early_stopping: expected monitor='val_loss' or 'loss' for output='identity', "
-                "got 'val_accuracy'"
-            )
-        self._sign = -1.0 if self._name == "val_accuracy" else 1.0
-        self._best = math.inf
-        self._kept: tuple[Array, ...] | None = None
-
-    def look(self, history: History, net: "MLP") -> None:
-        value = self._sign * getattr(history, self._name)[-1]
-        margin = self._rule.min_delta if self._rule else 0.0
-        if history.best_epoch is not None and not value < self._best - margin:
-            return
-        self._best = value if value == value else math.inf  # NaN is the worst
-        history.best_epoch = history.epochs - 1
-        if self._rule and self._rule.restore_best:
-            vectors = net.parameters, net.running_mean, net.running_var
-            self._kept = tuple(vector.copy() for vector in vectors)
-
-    def patience_is_over(self, history: History) -> bool:
-        if self._rule is None or history.best_epoch is None:
-            return False
-        return history.epochs - 1 - history.best_epoch >= self._rule.patience
-
-    def restore(self, net: "MLP") -> None:
-        if self._kept is not None:
-            net.parameters, net.running_mean, net.running_var = self._kept
-
-
-class _Progress:
-    """A bar by tqdm, or one line per epoch when tqdm is not installed, or nothing."""
-
-    def __init__(self, wanted: Any, epochs: int, rows: int) -> None:
-        if not isinstance(wanted, bool) and wanted != "auto":
-            raise ValueError(f"progress: expected 'auto', True or False, got {wanted!r}")
-        self._epochs = epochs
-        self._bar: Any = None
-        self._lines = False
-        terminal = sys.stderr is not None and sys.stderr.isatty()
-        if wanted is False or (wanted == "auto" and not terminal):
-            return
-        try:
-            from tqdm import tqdm  # type: ignore[import-untyped,unused-ignore]
-        except ImportError:
-            self._lines = wanted is True
-        else:
-            self._bar = tqdm(total=epochs * rows, unit="row", unit_scale=True)
-
-    def advance(self, rows: int) -> None:
-        if self._bar is not None:
-            self._bar.update(rows)
-
-    def epoch(self, history: History) -> None:
-        if self._bar is None and not self._lines:
-            return
-        parts = [f"epoch {history.epochs}/{self._epochs}"]
-        for name in ("loss", "val_loss", "val_accuracy"):
-            values = getattr(history, name)
-            if values:
-                parts.append(f"{name} {values[-1]:.4g}")
-        if self._bar is not None:
-            self._bar.set_postfix_str(", ".join(parts), refresh=False)
-        else:
-            print("  ".join(parts), file=sys.stderr)
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
