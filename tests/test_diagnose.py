@@ -396,6 +396,15 @@ def test_inputs_are_judged_after_scaling():
     assert not fanin.diagnose(history, net, x=255 * x)
 
 
+def test_a_standardizer_is_what_helps():
+    x, y, *_ = data("raw breast_cancer")
+    for monitor in (True, False):
+        net = MLP([30, 64, 2], activation="tanh", standardizer=fanin.Standardizer())
+        history = net.fit(x, y, epochs=10, monitor=monitor, progress=False)
+        assert not fanin.diagnose(history, net)
+        assert not fanin.diagnose(history, net, x=x)
+
+
 def test_what_a_diagnosis_is():
     _, history = trained("wine")
     sound = fanin.diagnose(history)

@@ -69,6 +69,11 @@ def test_history_of_another_metric(trained):
     drawn = lines(plot.plot_history(history, axes(), metric="accuracy"))
     assert "training" not in drawn
     assert drawn["validation"].get_ydata().tolist() == history.val_accuracy
+    own = fanin.History(loss=[1.0, 2.0], metrics={"auc": [0.5, 0.75]}, best_epoch=1)
+    assert lines(own.plot(axes()))["training"].get_ydata().tolist() == [1, 2]
+    drawn = lines(plot.plot_history(own, axes(), metric="auc"))
+    assert drawn["validation"].get_ydata().tolist() == [0.5, 0.75]
+    assert "best epoch, 2: 0.75" in drawn
     with pytest.raises(ValueError, match=r"^history: expected values of 'r2' .* in none of its"):
         plot.plot_history(history, axes(), metric="r2")
 
@@ -158,6 +163,21 @@ def test_gradients_of_numbers():
     for wrong in ([-1.0], [], [[1.0]]):
         with pytest.raises(ValueError, match=r"^source: expected numbers >= 0, one per layer"):
             plot.plot_gradients(wrong, axes())
+
+
+def test_gradients_of_a_network(trained):
+    """Those of the last monitored step, which fit leaves in each layer."""
+    net, history = trained
+    for source, norms in (
+        (net, [layer.gradient_norm for layer in net.layers]),
+        (history, history.monitor["gradient_norm"][-1].tolist()),
+    ):
+        (line,) = plot.plot_gradients(source, axes()).get_lines()
+        assert line.get_ydata().tolist() == norms
+        assert line.get_xdata().tolist() == [0, 1, 2]
+    for source in (fanin.MLP([2, 2]), fanin.History()):
+        with pytest.raises(ValueError, match=r"^source: expected the gradient norms of a monit"):
+            plot.plot_gradients(source, axes())
 
 
 # ---- without matplotlib ----------------------------------------------------------------------

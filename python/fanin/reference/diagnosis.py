@@ -174,7 +174,9 @@ class _Patient:
         if x is not None and net is not None:
             x = training.as_rows("x", x, net.sizes[0])
             arguments.check_rows("x", x)
-            seen = training.some_rows(x, net.dtype, net.input_scale).astype(np.float64)
+            seen = training.some_rows(x, net.dtype, net.standardizer or net.input_scale).astype(
+                np.float64
+            )
             self.input_mean, self.input_std = seen.mean(axis=0), seen.std(axis=0)
         elif x is not None:
             raise ValueError("x: expected net as well, which knows how x is scaled, got None")
@@ -218,8 +220,8 @@ class _Patient:
             f"root mean square {rms:.3g} (1 is usual, {SMALL_INPUTS:g} to {LARGE_INPUTS:g} is "
             f"borne), columns' standard deviations {low:.3g} to {high:.3g}, |mean| / std of the "
             f"middle column {offset:.3g} (at most {OFF_CENTRE:g})",
-            "subtract each column's mean and divide by its standard deviation; for bytes "
-            "input_scale=1/255 will do",
+            "MLP(..., standardizer=Standardizer()) subtracts each column's mean and divides by its "
+            "standard deviation; for bytes input_scale=1/255 will do",
             layer=0,
         )
 

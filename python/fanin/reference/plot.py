@@ -99,11 +99,8 @@ def plot_history(history: "History", ax: Any = None, *, metric: str = "loss") ->
     ValueError
         No finished epoch, or no such metric in the history.
     """
-    own = getattr(history, "metrics", {})
-    found = {
-        "training": getattr(history, metric, None),
-        "validation": own.get(metric) or getattr(history, f"val_{metric}", None),
-    }
+    of_validation = history.metrics.get(metric) or getattr(history, f"val_{metric}", None)
+    found = {"training": getattr(history, metric, None), "validation": of_validation}
     curves = {label: list(values) for label, values in found.items() if values}
     if not curves:
         why = f"{metric!r} in none of its lists" if history.epochs else "no finished epoch"
@@ -219,8 +216,8 @@ def plot_gradients(source: Any, ax: Any = None, *, label: str | None = None) -> 
 
     Parameters
     ----------
-    source : a network after `train_step(monitor=True)` or `fit(monitor=True)`, or numbers >= 0,
-        one per layer
+    source : a network after `train_step(monitor=True)` or `fit(monitor=True)`, a History (its last
+        monitored step), or numbers >= 0, one per layer
     ax : where to draw; a new figure when None
     label : of the curve, for a legend
 
@@ -240,15 +237,16 @@ def plot_gradients(source: Any, ax: Any = None, *, label: str | None = None) -> 
     Layers are numbered as in `net.layers`.  A norm that is 0, infinite or NaN has no point; its
     layer's place stays empty.
     """
+    norms: Any = source
     if hasattr(source, "layers"):
         norms = [layer.gradient_norm for layer in source.layers]
-        if any(norm is None for norm in norms):
-            raise ValueError(
-                "source: expected the gradient norms of a monitored step, got none; "
-                "train_step(monitor=True) and fit(monitor=True) leave them"
-            )
-    else:
-        norms = source
+    elif hasattr(source, "best_epoch"):
+        norms = source.monitor["gradient_norm"][-1] if source.monitor else [None]
+    if any(norm is None for norm in np.asarray(norms, dtype=object).flat):
+        raise ValueError(
+            "source: expected the gradient norms of a monitored step, got none; "
+            "train_step(monitor=True) and fit(monitor=True) leave them"
+        )
     values = np.asarray(norms, dtype=np.float64)
     if values.ndim != 1 or not values.size or (values < 0).any():
         raise ValueError(
