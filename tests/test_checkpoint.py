@@ -109,6 +109,27 @@ def test_cut_anywhere(step, package, tmp_path):
     assert os.listdir(tmp_path) == ["run.ckpt"]
 
 
+@pytest.mark.parametrize("epoch", [0, 2, 5])
+def test_cut_between_steps_and_the_epochs_end(epoch, package, tmp_path):
+    """The statistics of the last step were once lost there."""
+    values = {"calls": 0, "dies": True}
+
+    def hits(y, prediction):
+        values["calls"] += 1
+        if values["dies"] and values["calls"] == epoch + 1:
+            raise Died
+        return np.mean(y == prediction)
+
+    whole, history = run(package, None)
+    path = tmp_path / "run.ckpt"
+    with pytest.raises(Died):
+        run(package, path, every_steps=1, metrics={"hits": hits})
+    values["dies"] = False
+    net, again = run(package, path, every_steps=1, metrics={"hits": hits})
+    same_network(net, whole)
+    same_history(again, history)
+
+
 def test_a_checkpoint_changes_nothing(package, tmp_path):
     whole, history = run(package, None)
     for every in (1, None):

@@ -111,7 +111,8 @@ def imports(path: Path) -> set[str]:
 
 def test_the_reference_imports_numpy_alone():
     """Standard library, NumPy, itself; tqdm when it is there, and what figures are drawn with."""
-    optional = {"training.py": {"tqdm"}, "plot.py": {"matplotlib", "PIL"}}
+    optional = {"augment.py": {"scipy"}, "progress.py": {"tqdm"},
+                "plot.py": {"matplotlib", "PIL"}}  # fmt: skip
     for path in sources(PYTHON / "reference", ".py"):
         known = sys.stdlib_module_names | {"numpy"} | optional.get(path.name, set())
         for name in imports(path):
@@ -125,6 +126,7 @@ def test_the_reference_imports_numpy_alone():
 def test_the_package_imports_numpy_alone():
     """Extras are imported where they are used: demo, figures, progress bars, contestants."""
     optional = {
+        "augment.py": {"scipy"},
         "plot.py": {"matplotlib", "PIL"},
         "demo.py": {"sklearn", "tqdm"},
         "progress.py": {"tqdm"},

@@ -66,7 +66,7 @@ def matrix():
 @pytest.mark.parametrize(("activation", "output", "settings"), [*matrix()])
 def test_healthy(activation, output, settings):
     for batch_norm, dropout, penalty, dtype in settings:
-        net = fanin.MLP([3, 5, 4, 3], activation=activation, output=output, dropout=dropout,
+        net = fanin.MLP([3, 4, 3, 2], activation=activation, output=output, dropout=dropout,
                         input_dropout=dropout / 2, batch_norm=batch_norm, l1=penalty, l2=penalty,
                         dtype=dtype)  # fmt: skip
         report = fanin.check_gradients(net, *data(net))
@@ -300,7 +300,7 @@ def test_bug_outside_the_sample(activation, change):
 
 
 def test_sample():
-    net = fanin.MLP([64, 100, 10])
+    net = fanin.MLP([64, 70, 10])
     assert net.n_parameters > gradient_check.ALL_UP_TO
     x, y = DIGITS[0][:16] / 16, DIGITS[1][:16]
     report = fanin.check_gradients(net, x, y)
@@ -309,7 +309,7 @@ def test_sample():
     other = fanin.check_gradients(net, x, y, seed=1)
     assert [t.worst for t in other.tensors] != [t.worst for t in report.tensors]
     everything = fanin.check_gradients(net, x, y, sample=net.n_parameters)
-    assert [t.checked for t in everything.tensors] == [6400, 100, 1000, 10]
+    assert [t.checked for t in everything.tensors] == [4480, 70, 700, 10]
     assert everything.ok, everything
 
 
@@ -421,6 +421,23 @@ def test_loss_of_ones_own(rng):
     assert the_wrong_one(report).worst[0].place == (4, 2)
     assert "x[4, 2]: analytic" in str(report)
     assert "wrong of float64 with shape (6, 4)" in str(report)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_loss_of_ones_own_in_a_network(dtype, package):
+    net = package.MLP([4, 6, 3], batch_norm=True, dropout=0.2, l2=0.1, dtype=dtype)
+    x, y = data(net)
+    report = fanin.check_gradients(net, x, y, loss=focal)
+    assert report.ok, report
+
+    def wrong(z, y):
+        loss, dz = focal(z, y)
+        return loss, dz * (np.arange(3) != 1)
+
+    report = fanin.check_gradients(net, x, y, loss=wrong)
+    assert {tensor.verdict for tensor in report.tensors} == {"wrong"}
+    with pytest.raises(TypeError, match="loss: expected a function"):
+        fanin.check_gradients(net, x, y, loss="focal")
 
 
 @pytest.mark.parametrize(("factor", "verdict"), [

@@ -160,6 +160,17 @@ def test_gradients_of_numbers():
             plot.plot_gradients(wrong, axes())
 
 
+def test_gradients_of_a_network(trained):
+    """Those of the last monitored step, which fit leaves in each layer."""
+    net, _ = trained
+    norms = [layer.gradient_norm for layer in net.layers]
+    (line,) = plot.plot_gradients(net, axes()).get_lines()
+    assert line.get_ydata().tolist() == norms
+    assert line.get_xdata().tolist() == [0, 1, 2]
+    with pytest.raises(ValueError, match=r"^source: expected the gradient norms of a monitored"):
+        plot.plot_gradients(fanin.MLP([2, 2]), axes())
+
+
 # ---- without matplotlib ----------------------------------------------------------------------
 
 

@@ -413,6 +413,21 @@ def test_warm_starts_from_the_network_before(cancer):
     assert warm.weight_norm[0] == warm.weight_norm[1]
 
 
+def test_path_of_proximal_l1(cancer):
+    """The share of weights that are exactly 0 grows with lambda; its penalty is taken away, too."""
+    (x, y), dev = cancer
+    found = study.regularisation_path(
+        lambda strength: fanin.MLP([30, 2], l1=strength, l1_step="proximal"),
+        x, y, dev, [0.2, 0.05, 0.01], optimizer=fanin.SGD(0.1), epochs=300, batch_size=len(x),
+    )  # fmt: skip
+    assert (np.diff(found.zero_fraction) < 0).all()
+    assert found.zero_fraction[0] > 0.5
+    plain = fanin.MLP([30, 2])
+    plain.parameters = found.network.parameters
+    without = plain.evaluate(*dev)["loss"]
+    assert found.dev_loss[found.chosen] == pytest.approx(without, rel=1e-12)
+
+
 def test_choice_of_the_path(cancer):
     """Of equal ones the largest lambda; by score where asked."""
     (x, y), dev = cancer
@@ -556,7 +571,7 @@ def test_boundaries_of_ones_own():
 def test_cost_falls(cancer):
     """Full-batch descent with dropout off; the network, its step and the optimizer stay."""
     (x, y), _ = cancer
-    net = fanin.MLP([30, 16, 2], dropout=0.5, l2=0.01, seed=2)
+    net = fanin.MLP([30, 16, 2], dropout=0.5, input_dropout=0.2, l2=0.01, seed=2)
     optimizer = fanin.SGD(0.05, momentum=0.5)
     before = net.parameters.copy()
     found = study.check_cost_falls(net, x, y, optimizer=optimizer, steps=20)
@@ -567,7 +582,7 @@ def test_cost_falls(cancer):
     # evaluation drops nothing: the same cost, rounded another way (float32 products, 30 terms)
     assert found.cost[0] == pytest.approx(net.evaluate(x, y)["loss"], rel=1e-5)
     twin = without_dropout(net)
-    assert [layer.dropout for layer in twin.layers] == [0, 0]
+    assert [layer.dropout for layer in twin.layers] == [0, 0] and twin.input_dropout == 0
     for _ in range(20):
         twin.train_step(x, y, optimizer)
     assert twin.evaluate(x, y)["loss"] == pytest.approx(found.cost[-1], rel=1e-5)

@@ -629,6 +629,17 @@ def test_values_of_a_history(package):
         history.values("val_los")
 
 
+def test_plot(package):
+    """Both curves on one axis, with the chosen epoch."""
+    pytest.importorskip("matplotlib")
+    history = fit(make(package), validation=(X, Y))
+    ax = history.plot()
+    drawn = [np.asarray(line.get_ydata()).tolist() for line in ax.lines]
+    assert history.loss in drawn and history.val_loss in drawn
+    assert [history.val_loss[history.best_epoch]] in drawn
+    assert history.plot(ax) is ax
+
+
 def test_same_losses_whatever_the_slices(package):
     """A history does not depend on when the network returned to Python."""
     histories = []

@@ -157,6 +157,46 @@ T* out_vector_or_null(Optional& array, const char* name, int64_t count) {
   return array ? out_vector<T>(*array, name, count) : nullptr;
 }
 
+// A matrix in one of the types that `gather` converts from.
+struct SourceMatrix {
+  const void* data;
+  Source source;
+  int64_t rows, row_stride, col_stride;
+};
+
+inline SourceMatrix source_matrix(const py::array& x, const char* name, int64_t cols) {
+  const auto as = [&](auto number, Source source) -> SourceMatrix {
+    const auto view = matrix<decltype(number)>(x, name, x.ndim() == 2 ? x.shape(0) : 0, cols);
+    return {view.data, source, view.rows, view.row_stride, view.col_stride};
+  };
+  if (holds<uint8_t>(x)) {
+    return as(uint8_t{}, Source::uint8);
+  }
+  if (holds<float>(x)) {
+    return as(float{}, Source::float32);
+  }
+  if (holds<double>(x)) {
+    return as(double{}, Source::float64);
+  }
+  refuse(name, "an array of uint8, float32 or float64");
+}
+
+// One number per column in the type that `gather` computes in, for a result of T; or null.
+template <class T>
+const void* column_vector(const Optional& array, const char* name, Source source, int64_t cols) {
+  return source == Source::float64
+             ? static_cast<const void*>(vector_or_null<double>(array, name, cols))
+             : vector_or_null<T>(array, name, cols);
+}
+
+inline void check_rows_of(const int64_t* rows, int64_t count, int64_t limit) {
+  for (int64_t i = 0; i < count; ++i) {
+    if (rows[i] < 0 || rows[i] >= limit) {
+      refuse("rows", "rows of x");
+    }
+  }
+}
+
 // Throws when the memory from the first to the last element of the two arrays meets.
 inline void check_apart(const py::array& out, const py::array& in, const char* name) {
   const auto bounds = [](const py::array& array) {

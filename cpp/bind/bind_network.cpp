@@ -201,8 +201,9 @@ class BoundNetwork {
 
   // Adds the steps done to optimizer.steps and net.step; returns (rows done, loss + the sum of each
   // step's loss * rows), or raises what a signal handler raised.
-  py::tuple train(const py::array& x, double scale, const py::array& rows, int64_t batch_size,
-                  const Optional& labels, const Optional& targets, const Optional& sample_weight,
+  py::tuple train(const py::array& x, double scale, const Optional& shift, const Optional& factor,
+                  const py::array& rows, int64_t batch_size, const Optional& labels,
+                  const Optional& targets, const Optional& sample_weight,
                   const Optional& class_weight, double label_smoothing, double loss,
                   const py::array& lr, int64_t steps_done, uint64_t step, int bins_at_last,
                   double seconds, bool on_main_thread, py::handle optimizer, py::handle net) {
@@ -215,17 +216,22 @@ class BoundNetwork {
       check_training_rows(std::min(count, batch_size));
       check_training_rows((count - 1) % batch_size + 1);
     }
-    Dataset data = dataset_of(x);
-    data.scale = scale;
-    data.rows = vector<int64_t>(rows, "rows", count);
-    data.count = count;
-    data.batch_size = batch_size;
-    data.loss = loss;
-    for (int64_t i = 0; i < count; ++i) {
-      if (data.rows[i] < 0 || data.rows[i] >= x.shape(0)) {
-        refuse("rows", "rows of x");
-      }
+    if (shift.has_value() != factor.has_value()) {
+      refuse("shift", "a factor with it");
     }
+    const SourceMatrix from = source_matrix(x, "x", fan_in());
+    const Dataset data{from.data,
+                       from.source,
+                       from.row_stride,
+                       from.col_stride,
+                       scale,
+                       vector<int64_t>(rows, "rows", count),
+                       count,
+                       batch_size,
+                       column_vector<T>(shift, "shift", from.source, fan_in()),
+                       column_vector<T>(factor, "factor", from.source, fan_in()),
+                       loss};
+    check_rows_of(data.rows, count, from.rows);
     const Targets<T> of = targets_of(x.shape(0), labels, targets, sample_weight, class_weight,
                                      label_smoothing, data.rows, count);
     const BoundRule<T> bound = rule_of<T>(optimizer, parameters_.size());
@@ -407,30 +413,6 @@ class BoundNetwork {
     of.class_weight = vector_or_null<T>(class_weight, "class_weight", fan_out());
     of.label_smoothing = label_smoothing;
     return of;
-  }
-
-  Dataset dataset_of(const py::array& x) const {
-    if (holds<uint8_t>(x)) {
-      return dataset<uint8_t>(x, Source::uint8);
-    }
-    if (holds<float>(x)) {
-      return dataset<float>(x, Source::float32);
-    }
-    if (holds<double>(x)) {
-      return dataset<double>(x, Source::float64);
-    }
-    refuse("x", "an array of uint8, float32 or float64");
-  }
-
-  template <class From>
-  Dataset dataset(const py::array& x, Source source) const {
-    const View<const From> view = matrix<From>(x, "x", x.ndim() == 2 ? x.shape(0) : 0, fan_in());
-    Dataset data{};
-    data.x = view.data;
-    data.source = source;
-    data.row_stride = view.row_stride;
-    data.col_stride = view.col_stride;
-    return data;
   }
 
   py::array parameters_, gradients_, running_mean_, running_var_;

@@ -386,6 +386,31 @@ py::array_t<bool> dropout_mask(int64_t rows, int64_t cols, const DropoutArgument
   return out;
 }
 
+// out[i] = (x[rows[i]] - shift) * factor.
+void gather(const py::array& x, const py::array& rows, const py::array& shift,
+            const py::array& factor, py::array out) {
+  const int64_t cols = x.ndim() == 2 ? x.shape(1) : 0;
+  const SourceMatrix from = source_matrix(x, "x", cols);
+  const int64_t count = rows.size();
+  const int64_t* chosen = vector<int64_t>(rows, "rows", count);
+  check_rows_of(chosen, count, from.rows);
+  with_dtype(out, "out", [&]<class T>() {
+    const View<T> to = out_matrix<T>(out, "out", count, cols);
+    const Gather<T> how{from.data,
+                        from.source,
+                        from.row_stride,
+                        from.col_stride,
+                        chosen,
+                        1.0,
+                        column_vector<T>(shift, "shift", from.source, cols),
+                        column_vector<T>(factor, "factor", from.source, cols),
+                        to};
+    check_apart(out, x, "out");
+    const Computing computing;
+    ops_of<T>(table()).gather(computing.context, how);
+  });
+}
+
 // 64-bit words of (seed, step, layer) in a stream.
 py::array_t<uint64_t> random_words(uint64_t seed, uint64_t step, uint32_t layer, uint32_t stream,
                                    int64_t count, int64_t start) {
@@ -419,6 +444,7 @@ void bind_ops(py::module_& module) {
              &loss<&Ops<float>::mean_squared_error, &Ops<double>::mean_squared_error>);
   module.def("softmax", &softmax);
   module.def("optimizer_update", &optimizer_update);
+  module.def("gather", &gather);
   module.def("function", &function);
   module.def("philox", &philox);
   module.def("dropout_mask", &dropout_mask);

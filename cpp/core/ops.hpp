@@ -262,7 +262,21 @@ struct Update {
 enum class Function : int { exp, log, tanh, sigmoid, erf, softplus, normal_cdf };
 constexpr int function_count = 7;
 
+// Rows of a data set, converted to T while they are gathered: out[i] = x[rows[i]] * scale, in T;
+// or, where there is a shift, (x[rows[i]] - shift) * factor for each column, in the wider type of T
+// and x, the result then rounded to T.
 enum class Source : int { uint8, float32, float64 };
+
+template <class T>
+struct Gather {
+  const void* x;
+  Source source;
+  int64_t row_stride, col_stride;  // any, in elements
+  const int64_t* rows;             // (m)
+  double scale;
+  const void *shift, *factor;  // (k) of double where source is float64, else of T; or both null
+  View<T> out;                 // (m, k), unit column stride
+};
 
 // The operations on one dtype.
 template <class T>
@@ -308,9 +322,7 @@ struct Ops {
   // Scales each column of w (k, n) that has a larger Euclidean norm to max_norm, to rounding. Norms
   // are summed in double. Unit column stride.
   void (*limit_norms)(const Context&, View<T> w, double max_norm);
-  // out[i] = x[rows[i]] * scale as T: shuffled mini-batches. `x` any strides, in elements.
-  void (*gather)(const Context&, const void* x, Source, int64_t row_stride, int64_t col_stride,
-                 const int64_t* rows, double scale, View<T> out);
+  void (*gather)(const Context&, const Gather<T>&);
   void (*function)(const Context&, Function, const T* x, T* out, int64_t count);
 };
 

@@ -189,8 +189,8 @@ template <class T>
 void Network<T>::gather(const Context& context, const Dataset& data, const int64_t* chosen,
                         int64_t r0, int64_t r1) {
   const View<T> x = rows_of(batch_x_.data(), rows_, x_.cols, x_.row_stride).row_range(r0, r1);
-  ops_of<T>(table()).gather(context, data.x, data.source, data.row_stride, data.col_stride,
-                            chosen + r0, data.scale, x);
+  ops_of<T>(table()).gather(context, {data.x, data.source, data.row_stride, data.col_stride,
+                                      chosen + r0, data.scale, data.shift, data.factor, x});
 }
 
 // Dropout of rows [r0, r1) of the inputs, in batch_x_.

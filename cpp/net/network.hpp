@@ -59,15 +59,17 @@ struct Targets {
   double label_smoothing = 0;
 };
 
-// The rows of a data set that a call trains on.
+// The rows of a data set that a call trains on; x, its strides, scale, shift and factor as in
+// Gather.
 struct Dataset {
-  const void* x;  // any strides, in elements
+  const void* x;
   Source source;
   int64_t row_stride, col_stride;
   double scale;
   const int64_t* rows;  // which rows, in order
   int64_t count;
   int64_t batch_size;
+  const void *shift = nullptr, *factor = nullptr;
   double loss = 0;  // what the sum of Progress begins with: that of the rows before
 };
 

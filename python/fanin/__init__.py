@@ -18,7 +18,7 @@ except ModuleNotFoundError as error:
         "from outside of its source folder"
     ) from error
 
-from . import init, reference, schedule
+from . import augment, init, reference, schedule
 from .activation import activation_backward, activation_forward
 from .batch_norm import batch_norm_backward, batch_norm_forward
 from .dense import DenseCache, dense_backward, dense_forward
@@ -42,9 +42,11 @@ from .reference import (
     Layer,
     LayerHistory,
     Optimizer,
+    Standardizer,
     TensorCheck,
     check_gradient,
     check_gradients,
+    train_dev_test_split,
 )
 from .runtime import available_isas, build_info, get_num_threads, isa, set_isa, set_num_threads
 from .stats import activation_stats
@@ -71,10 +73,12 @@ __all__ = [
     "LayerHistory",
     "Optimizer",
     "RMSprop",
+    "Standardizer",
     "TensorCheck",
     "activation_backward",
     "activation_forward",
     "activation_stats",
+    "augment",
     "available_isas",
     "batch_norm_backward",
     "batch_norm_forward",
@@ -99,4 +103,5 @@ __all__ = [
     "set_num_threads",
     "sigmoid_cross_entropy",
     "softmax_cross_entropy",
+    "train_dev_test_split",
 ]

@@ -126,6 +126,9 @@ def optimizer_update(
     decay_mask: NDArray[np.bool_] | None,
     /,
 ) -> None: ...
+def gather(
+    x: Array, rows: NDArray[np.int64], shift: Array, factor: Array, out: Array, /
+) -> None: ...
 def function(name: str, x: Array, /) -> Array: ...
 
 # ---- random numbers
@@ -170,6 +173,8 @@ class _Network:
         self,
         x: Array,
         scale: float,
+        shift: Array | None,
+        factor: Array | None,
         rows: NDArray[np.int64],
         batch_size: int,
         labels: NDArray[np.int64] | None,

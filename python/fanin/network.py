@@ -161,7 +161,7 @@ class MLP(network.MLP):
         *,
         class_weight: Array | None,
         label_smoothing: float,
-        scale: float | None,
+        scale: training.Scaling,
         stats: bool | int,
         loss: Loss | None = None,
         total: float = 0.0,
@@ -172,9 +172,7 @@ class MLP(network.MLP):
                 label_smoothing=label_smoothing, scale=scale, stats=stats, loss=loss, total=total,
             )  # fmt: skip
         if rows is None:
-            if len(self._all_rows) < len(x):
-                self._all_rows = np.arange(len(x))
-            rows = self._all_rows[: len(x)]
+            rows = self._rows(slice(0, len(x)))
         count = len(rows)
         if (
             stats is not False and self._constrains()
@@ -187,7 +185,7 @@ class MLP(network.MLP):
                 )  # fmt: skip
             rows, count, stats = rows[:before_last], before_last, False
         limit = _STEPS_AT_ONCE * batch_size
-        direct = x.dtype in _DIRECT and x.dtype.isnative and _whole_strides(x)
+        direct = _is_direct(x)
         if not direct:
             row_bytes = x.shape[1] * self.dtype.itemsize
             limit = min(limit, max(_BYTES_AT_ONCE // row_bytes // batch_size, 1) * batch_size)
@@ -205,7 +203,7 @@ class MLP(network.MLP):
             lr = np.full(steps, float(optimizer.lr))
         done, total = self._compiled.train(
             x,
-            1.0 if scale is None else scale,
+            *_as_compiled(scale, x.dtype, self.dtype),
             chosen,
             batch_size,
             *_targets(y, sample_weight, class_weight),
@@ -226,6 +224,21 @@ class MLP(network.MLP):
         last = self._last[layer]
         last.look()
         last.last_norms = norms
+
+    def _gather(self, x: Array, rows: slice) -> Array:
+        if self.standardizer is None or not _is_direct(x):
+            return super()._gather(x, rows)
+        wide = np.result_type(x.dtype, self.dtype)
+        chosen = self._rows(slice(rows.start, min(rows.stop, len(x))))
+        batch = np.empty((len(chosen), x.shape[1]), self.dtype)
+        _core.gather(x, chosen, *self.standardizer.shift_and_factor(wide), batch)
+        return batch
+
+    def _rows(self, rows: slice) -> NDArray[np.int64]:
+        """Return the numbers of these rows."""
+        if len(self._all_rows) < rows.stop:
+            self._all_rows = np.arange(rows.stop)
+        return self._all_rows[rows]
 
     def _order(self, count: int) -> NDArray[np.int64]:
         return permutation(count, self.seed, self.epoch)
@@ -309,5 +322,16 @@ def _targets(y: Array, sample_weight: Array | None, class_weight: Array | None) 
     return labels, targets, weight, class_weight
 
 
-def _whole_strides(x: Array) -> bool:
-    return x.flags.aligned and all(stride % x.itemsize == 0 for stride in x.strides)
+def _is_direct(x: Array) -> bool:
+    """Whether compiled code reads such rows as they are."""
+    whole = x.flags.aligned and all(stride % x.itemsize == 0 for stride in x.strides)
+    return whole and x.dtype in _DIRECT and x.dtype.isnative
+
+
+def _as_compiled(
+    scale: training.Scaling, source: np.dtype[Any], dtype: np.dtype[Any]
+) -> tuple[float, Array | None, Array | None]:
+    """Return a factor for all columns, and a shift and a factor for each, or None twice."""
+    if scale is None or isinstance(scale, float):
+        return 1.0 if scale is None else scale, None, None
+    return 1.0, *scale.shift_and_factor(np.result_type(source, dtype))

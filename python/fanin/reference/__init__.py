@@ -13,7 +13,7 @@ bias, z = x @ w + b, a (m, n) = f(z); a leading d is the gradient of the loss wi
 what follows.
 """
 
-from . import init, schedule
+from . import augment, init, schedule
 from .activation import activation_backward, activation_forward
 from .averaged_weights import AveragedWeights
 from .batch_norm import (
@@ -34,6 +34,8 @@ from .loss import mean_squared_error, sigmoid_cross_entropy, softmax_cross_entro
 from .network import MLP, load
 from .optimizer import SGD, Adam, AdamW, Optimizer, RMSprop
 from .plot import plot_activations, plot_gradients, plot_history
+from .split import train_dev_test_split
+from .standardizer import Standardizer
 from .stats import ActivationStats, activation_stats
 
 __all__ = [
@@ -56,10 +58,12 @@ __all__ = [
     "LayerHistory",
     "Optimizer",
     "RMSprop",
+    "Standardizer",
     "TensorCheck",
     "activation_backward",
     "activation_forward",
     "activation_stats",
+    "augment",
     "batch_norm_backward",
     "batch_norm_forward",
     "check_gradient",
@@ -77,4 +81,5 @@ __all__ = [
     "schedule",
     "sigmoid_cross_entropy",
     "softmax_cross_entropy",
+    "train_dev_test_split",
 ]

@@ -43,7 +43,7 @@ import numpy as np
 from . import arguments, network, training
 from .arguments import FLOAT64, Array
 from .dense import Layer
-from .loss import ClassWeight
+from .loss import ClassWeight, Loss
 
 RIGHT = 1e-7  # of a tensor: at most this is right
 LOOK = 1e-5  # of one entry: more than this asks for a look
@@ -207,6 +207,7 @@ def check_gradients(
     sample_weight: Any = None,
     class_weight: ClassWeight | None = None,
     label_smoothing: float = 0.0,
+    loss: Loss | None = None,
     dropout: bool = True,
     eps: float | None = None,
     sample: int | None = None,
@@ -229,8 +230,8 @@ def check_gradients(
     Parameters
     ----------
     net : MLP of any class, float32 or float64
-    x, y, sample_weight, class_weight, label_smoothing : see `MLP.loss_and_gradients`; 16 to 64
-        rows are enough
+    x, y, sample_weight, class_weight, label_smoothing, loss : see `MLP.loss_and_gradients`; 16 to
+        64 rows are enough.  The kinks of a loss of your own are not seen.
     dropout : keep dropout on, with the same mask in all evaluations (it changes with `net.step`
         alone); False turns it off
     eps : the step, one for all entries, and no second opinion; None chooses it for each entry
@@ -258,23 +259,27 @@ def check_gradients(
     eps, sample, seed = _check_settings(eps, sample, seed)
     x = training.as_rows("x", x, net.sizes[0])
     training.check_finite("x", x, net.dtype)
-    x, y = training.cast(x, net.dtype), training.as_array("y", y)
-    if y.dtype.kind == "f" and y.ndim:
-        training.check_finite("y", y, net.dtype)
-        y = training.cast(y, net.dtype)  # the twin sees what the network sees
+    x = training.cast(x, net.dtype)  # the twin sees what the network sees
     options = {
         "sample_weight": sample_weight,
         "class_weight": class_weight,
         "label_smoothing": label_smoothing,
     }
+    if loss is not None:
+        options["loss"] = loss
+    else:
+        y = training.as_array("y", y)
+        if y.dtype.kind == "f" and y.ndim:
+            training.check_finite("y", y, net.dtype)
+            y = training.cast(y, net.dtype)
     own = _own_gradients(net if dropout else _copy(net, type(net), False), x, y, options)
 
     wide = x.astype(np.float64)
     twin = _copy(net, type(net), dropout, "float64")
     plain = _copy(net, network.MLP, dropout, "float64")  # whose activations can be seen
-    loss, gradients = twin.loss_and_gradients(wide, y, **options)
-    if not math.isfinite(loss):
-        raise ValueError(f"net: expected a finite loss for this x and y, got {loss}")
+    value, gradients = twin.loss_and_gradients(wide, y, **options)
+    if not math.isfinite(value):
+        raise ValueError(f"net: expected a finite loss for this x and y, got {value}")
     gradients = gradients.copy()
     before, scales = _activations(plain, wide)
 
@@ -304,7 +309,9 @@ def check_gradients(
         if bounds is not None:
             check = _with_rounding(check, own[part], gradients[part], bounds[part])
         tensors.append(check)
-    return GradientCheck(tensors, loss, f.noise, _setting(net, loss, len(x), dropout, eps, sample))
+    return GradientCheck(
+        tensors, value, f.noise, _setting(net, value, len(x), dropout, eps, sample)
+    )
 
 
 def _setting(
@@ -337,7 +344,7 @@ def _copy(
     return kind._from_parts(config, vectors)
 
 
-def _own_gradients(net: network.MLP, x: Array, y: Array, options: dict[str, Any]) -> Array:
+def _own_gradients(net: network.MLP, x: Array, y: Any, options: dict[str, Any]) -> Array:
     """Return the network's own gradients in float64, and leave the network as it was."""
     with net._lock:
         kept = net.running_mean.copy(), net.running_var.copy(), net.gradients.copy()
@@ -380,7 +387,7 @@ def _rounding_bounds(
     net: network.MLP,
     twin: network.MLP,
     x: Array,
-    y: Array,
+    y: Any,
     options: dict[str, Any],
     scales: list[float],
     seed: int,
@@ -658,8 +665,8 @@ class _Function:
             t.steps = np.full(size, self.eps)
         chosen, along = np.arange(size), None
         if size > sample:  # one entry from each of `sample` equal parts
-            parts = (np.arange(sample) + rng.random(sample)) * (size / sample)
-            chosen = np.minimum(parts.astype(np.int64), size - 1)
+            ends = np.arange(sample + 1) * size // sample
+            chosen = ends[:-1] + (rng.random(sample) * np.diff(ends)).astype(np.int64)
             along, place = self._along(t, _signs(rng, (size,)))
             if place is not None:
                 chosen = np.union1d(chosen, place)

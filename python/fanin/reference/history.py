@@ -1,6 +1,5 @@
 """What a call of `fit` leaves: `History`, epoch by epoch, and `LayerHistory`, step by step."""
 
-import importlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -178,7 +177,9 @@ class History:
 
         Returns the axes.  Raises ImportError without matplotlib: pip install "fanin[plot]".
         """
-        return importlib.import_module(".plot", __package__).plot_history(self, ax=ax)
+        from .plot import plot_history
+
+        return plot_history(self, ax)
 
     def _shorten(self, epochs: int) -> None:
         """Forget an epoch that was interrupted while it was written down."""

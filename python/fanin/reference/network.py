@@ -43,16 +43,19 @@ from .init import Init, draw, resolve
 from .loss import ClassWeight, Loss, own_loss, softmax
 from .optimizer import SGD, Adam, AdamW, Optimizer, RMSprop
 from .random import Stream, permutation
-from .training import HeldOut, Metric
+from .standardizer import Standardizer, check_standardizer
+from .training import Augment, HeldOut, Metric
 
 # What a file holds besides: the arrays, and the settings that make the layers.
 _VECTORS = ("parameters", "running_mean", "running_var")
 _CONFIG = (
     "sizes", "activation", "output", "dropout", "batch_norm", "l1", "l2", "dtype", "precision",
     "seed", "step", "epoch", "input_scale", "input_dropout", "max_norm", "l1_step",
+    "standardizer", "target_standardizer",
 )  # fmt: skip
 # Settings that files of the first releases lack.
-_ADDED = {"input_dropout": 0.0, "max_norm": None, "l1_step": "subgradient"}
+_ADDED = {"input_dropout": 0.0, "max_norm": None, "l1_step": "subgradient",
+          "standardizer": None, "target_standardizer": None}  # fmt: skip
 
 
 class MLP:
@@ -79,6 +82,11 @@ class MLP:
     precision : of the products x @ w, dz @ w.T and x.T @ dz; None for that of dtype, "bfloat16"
         (float32 only) rounds what is multiplied to bfloat16 and adds in float32
     seed : of weights, dropout and shuffling, 0 <= seed < 2**64; None draws one
+    standardizer : of the rows that `fit`, `predict`, `predict_proba` and `evaluate` are given,
+        in place of input_scale; a `Standardizer`, of which a copy is kept.  One without
+        statistics gets them from the rows (not the validation rows) of the first `fit`.
+    target_standardizer : likewise of the targets, for output="identity".  The loss is then that
+        of standardised targets; `predict` and the r2 of `evaluate` are in the units of y.
 
     Attributes
     ----------
@@ -95,6 +103,7 @@ class MLP:
         is what a gradient check wants.
     epoch : number of epochs begun so far, which sets the order of the rows
     input_scale : what `fit`, `predict`, `predict_proba` and `evaluate` multiply x with, or None
+    standardizer, target_standardizer : Standardizer or None; saved with the network
 
     Raises
     ------
@@ -126,6 +135,8 @@ class MLP:
         dtype: DTypeLike = "float32",
         precision: Literal["bfloat16"] | None = None,
         seed: int | None = 0,
+        standardizer: Standardizer | None = None,
+        target_standardizer: Standardizer | None = None,
     ) -> None:
         """Check the settings, lay out the vectors, draw the weights."""
         self._build(
@@ -142,6 +153,8 @@ class MLP:
             dtype=dtype,
             precision=precision,
             seed=int.from_bytes(os.urandom(8), "little") if seed is None else seed,
+            standardizer=standardizer,
+            target_standardizer=target_standardizer,
         )
         self._draw_weights(init)
 
@@ -163,6 +176,8 @@ class MLP:
         step: Any = 0,
         epoch: Any = 0,
         input_scale: Any = None,
+        standardizer: Any = None,
+        target_standardizer: Any = None,
         input_dropout: Any = 0.0,
         l1_step: Any = "subgradient",
         max_norm: Any = None,
@@ -192,6 +207,15 @@ class MLP:
         self.step = arguments.check_integer("step", step, 0, arguments.STEP_LIMIT)
         self.epoch = arguments.check_integer("epoch", epoch, 0, arguments.STEP_LIMIT)
         self.input_scale = None if input_scale is None else training.check_scale(input_scale)
+        self.standardizer = check_standardizer("standardizer", standardizer, self.sizes[0])
+        self.target_standardizer = check_standardizer(
+            "target_standardizer", target_standardizer, self.sizes[-1]
+        )
+        if self.target_standardizer is not None and self.output != "identity":
+            raise ValueError(
+                f"target_standardizer: expected None for output={self.output!r}, whose targets "
+                "are no free numbers"
+            )
 
         counts = _parameters_per_layer(self.sizes, norms)
         width = sum(n for n, norm in zip(self.sizes[1:], norms, strict=True) if norm)
@@ -255,6 +279,9 @@ class MLP:
             "step": int(self.step),
             "epoch": int(self.epoch),
             "input_scale": None if self.input_scale is None else float(self.input_scale),
+            "standardizer": self.standardizer and self.standardizer.to_config(),
+            "target_standardizer": self.target_standardizer
+            and self.target_standardizer.to_config(),
         }
 
     @property
@@ -419,14 +446,14 @@ class MLP:
         *,
         class_weight: Array | None,
         label_smoothing: float,
-        scale: float | None,
+        scale: training.Scaling,
         stats: bool | int,
         loss: Loss | None = None,
         total: float = 0.0,
     ) -> tuple[float, int]:
         """Hook: steps over these rows (None: all, in order), in batches of `batch_size`.
 
-        x has any real dtype: a batch is cast to the network's and multiplied by `scale`.  May
+        x has any real dtype: a batch is cast to the network's and scaled by `scale`.  May
         return early, after about SLICE_SECONDS or a loss that is not finite, and is then called
         again with the rows that are left.  `stats`: as in `_loss_and_gradients`, of the batch that
         ends `rows`.  `loss`: one's own.
@@ -511,6 +538,10 @@ class MLP:
             self._caches = caches
         return a
 
+    def _gather(self, x: Array, rows: slice) -> Array:
+        """Hook: return these rows of x as the network sees them."""
+        return training.gather(x, rows, self.dtype, self.standardizer or self.input_scale)
+
     def _drop_inputs(self, x: Array) -> Array:
         key = self.seed, self.step, arguments.INPUT_LAYER
         return drop(x, self.input_dropout, key) if self.input_dropout else x
@@ -534,7 +565,7 @@ class MLP:
 
         Parameters
         ----------
-        x : (m, inputs), any real dtype, taken as it is (no input_scale)
+        x : (m, inputs), any real dtype, taken as it is (no input_scale, no standardizer)
         training : dropout on, batch norm with the batch's statistics (which update the running
             ones at each call), and a `backward` may follow
 
@@ -603,7 +634,7 @@ class MLP:
 
         Parameters
         ----------
-        x : (m, inputs), any real dtype, taken as it is (no input_scale)
+        x : (m, inputs), any real dtype, taken as it is (no input_scale, no standardizer)
         y : (m,) labels or (m, outputs) probabilities for softmax; values in [0, 1] for sigmoid;
             numbers for identity; (m,) when there is one output
         sample_weight : (m,) numbers >= 0, optional
@@ -733,6 +764,7 @@ class MLP:
         progress: Literal["auto"] | bool = "auto",
         monitor: bool = True,
         shuffle: bool = True,
+        augment: Augment | None = None,
         sample_weight: Any = None,
         class_weight: ClassWeight | None = None,
         label_smoothing: float = 0.0,
@@ -758,7 +790,8 @@ class MLP:
             of one row is left out.
         optimizer : Adam(1e-3) when None, new for each call; its learning rate may be one of
             `schedule`
-        input_scale : such as 1 / 255 for bytes; kept in `input_scale`, which is used when None
+        input_scale : such as 1 / 255 for bytes; kept in `input_scale`, which is used when None.
+            A network with a standardizer takes none.
         early_stopping : patience in epochs, or an EarlyStopping
         callbacks : Callback objects, or functions called as f(net, history) after each epoch; one
             that returns True ends the training
@@ -767,6 +800,9 @@ class MLP:
         monitor : keep the layers' statistics of each epoch's last step in history.stats, and in
             history.monitor those of some steps, with the norms of gradients, weights and updates
         shuffle : a new order of rows for each epoch, set by seed and `epoch`
+        augment : f(rows, rng) such as one of `augment`, called with the raw rows of each training
+            batch (m, inputs) and a numpy.random.Generator(PCG64([seed, epoch, batch number])),
+            before anything is scaled; what it returns is trained on.  Tried on one row first.
         sample_weight, class_weight, label_smoothing, loss : see `loss_and_gradients`; a loss of
             your own is also that of the validation data
         metrics : names and functions f(y, prediction) -> number, as scikit-learn's, of the
@@ -812,6 +848,7 @@ class MLP:
                 progress=progress,
                 monitor=monitor,
                 shuffle=shuffle,
+                augment=augment,
                 sample_weight=sample_weight,
                 class_weight=class_weight,
                 label_smoothing=label_smoothing,
@@ -825,15 +862,19 @@ class MLP:
         """Return what the network says about each row of x.
 
         softmax: the class (m,), int64.  sigmoid: 0 or 1, int64.  identity: the values, in the
-        network's dtype.  The last two have shape (m,) for one output, else (m, outputs).
+        network's dtype, in the units of y where targets were standardised.  The last two have
+        shape (m,) for one output, else (m, outputs).
 
-        x : (m, inputs), any real dtype; times input_scale when the network has one.
+        x : (m, inputs), any real dtype; scaled as in `fit`.
 
-        Raises TypeError or ValueError when x is not numbers or has another width.
+        Raises TypeError or ValueError when x is not numbers or has another width, RuntimeError
+        when a standardizer has no statistics yet.
         """
         return self._predictions(self._outputs(x))
 
     def _predictions(self, z: Array) -> Array:
+        if self.target_standardizer is not None:
+            z = training.cast(self.target_standardizer.undo(z), self.dtype)
         if self.output == "softmax":
             labels: Array = z.argmax(axis=1).astype(np.int64, copy=False)
             return labels
@@ -843,7 +884,7 @@ class MLP:
     def predict_proba(self, x: Any) -> Array:
         """Return probabilities (m, outputs), of classes for softmax, of yes for sigmoid.
 
-        x : (m, inputs), any real dtype; times input_scale when the network has one.
+        x : (m, inputs), any real dtype; scaled as in `fit`.
 
         Raises ValueError for output="identity", and as `predict`.
         """
@@ -867,34 +908,40 @@ class MLP:
         {"loss", "accuracy"}, or {"loss", "r2"} for output="identity".  The loss includes the l1
         and l2 penalties.  accuracy is the fraction of right rows (softmax) or of right elements
         (sigmoid), r2 the coefficient of determination, averaged over outputs.  With a loss of your
-        own the score is left out where y is not what the output's own loss takes.
+        own the score is left out where y is not what the output's own loss takes.  With
+        a target_standardizer the loss is that of standardised targets, as in `fit`.
 
         Raises
         ------
-        TypeError, ValueError
-            As `loss_and_gradients`.
+        TypeError, ValueError, RuntimeError
+            As `loss_and_gradients` and `predict`.
         """
         with self._lock:
             x = training.as_rows("x", x, self.sizes[0])
             arguments.check_rows("x", x)
             if loss is None:
-                y = training.as_targets(self.output, y, len(x), self.sizes[-1], self.dtype)
+                dtype = training.target_dtype(self)
+                y = training.as_targets(self.output, y, len(x), self.sizes[-1], dtype)
                 weight = training.as_sample_weight(sample_weight, len(x), self.dtype)
                 data = HeldOut(x, y, y, weight)
             else:
                 training.check_own_loss(loss, sample_weight, None, 0)
+                training.check_no_target_standardizer(self)
                 y = training.as_own_targets(y, len(x))
                 data = HeldOut(x, training.targets_or_none(self, y), y, None)
             return self._scores(self._outputs(x), data, loss)
 
     def _scores(self, z: Array, data: HeldOut, loss: Loss | None) -> dict[str, float]:
         found = {}
+        values, t = z, data.y
+        if self.target_standardizer is not None and t is not None:
+            values, t = self.target_standardizer.undo(z), self.target_standardizer.apply(t, z.dtype)
         if loss is not None:
             found["loss"] = own_loss(loss, z, data.given)[0] + self._penalty()
-        if data.y is not None:
-            found |= training.score(self.output, z, data.y, data.weight)
+        if data.y is not None and t is not None:
+            found |= training.score(self.output, values, data.y, data.weight)
             if loss is None:
-                value = self._output_loss(z, data.y, data.weight) + self._penalty()
+                value = self._output_loss(z, t, data.weight) + self._penalty()
                 found = {"loss": value, **found}
         return found
 
@@ -902,13 +949,14 @@ class MLP:
         """Return the output layer's z of all rows, some thousand at a time."""
         with self._lock:
             x = training.as_rows("x", x, self.sizes[0])
+            for name in ("standardizer", "target_standardizer"):
+                if getattr(self, name) is not None:
+                    getattr(self, name).check_fitted(name)
             z = np.empty((len(x), self.sizes[-1]), self.dtype)
             at_once = min(training.ROWS_AT_ONCE, max(64, 10**9 // self.n_parameters))  # for Ctrl-C
             for start in range(0, len(x), at_once):
                 rows = slice(start, start + at_once)
-                z[rows] = self._forward(
-                    training.gather(x, rows, self.dtype, self.input_scale), False
-                )
+                z[rows] = self._forward(self._gather(x, rows), False)
             return z
 
     def folded(self) -> Self:

@@ -19,7 +19,7 @@ from .arguments import Array
 from .stats import ActivationStats
 
 if TYPE_CHECKING:
-    from .training import History
+    from .history import History
 
 COLOURS = ("#30638e", "#d1495b", "#6a994e", "#b8860b", "#7b5ea7", "#4d4d4d")
 

@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -29,11 +29,18 @@ from .schedule import ReduceOnPlateau, callback_in
 
 if TYPE_CHECKING:
     from .network import MLP
+    from .standardizer import Standardizer
+
+# What rows are multiplied with, or what standardises them, on their way into a network.
+Scaling: TypeAlias = "float | Standardizer | None"
 
 SLICE_SECONDS = 0.05  # a network returns from _train_rows after about so long, for Ctrl-C
 MONITOR_BINS = 50
 ROWS_AT_ONCE = 4096
 
+Generator: TypeAlias = "np.random.Generator"  # NumPy loads it when it is first used
+Augment: TypeAlias = Callable[[Array, Generator], Array]
+Rows = tuple[Array, Array, Array | None, Array | None]  # x, y, weights, which of them
 # f(y, prediction), or (f, "predict_proba") to be given probabilities
 Metric = Callable[[Any, Array], Any] | tuple[Callable[[Any, Array], Any], str]
 
@@ -152,8 +159,10 @@ def cast(x: Array, dtype: np.dtype[Any]) -> Array:
         return x.astype(dtype)
 
 
-def gather(x: Array, rows: Array | slice, dtype: np.dtype[Any], scale: float | None) -> Array:
-    """Return these rows of x in this dtype, times scale: the batch a network sees."""
+def gather(x: Array, rows: Array | slice, dtype: np.dtype[Any], scale: Scaling) -> Array:
+    """Return these rows of x in this dtype, scaled: the batch a network sees."""
+    if scale is not None and not isinstance(scale, float):
+        return scale.apply(x[rows], dtype)
     batch = np.ascontiguousarray(cast(x[rows], dtype))
     if scale is None:
         return batch
@@ -162,9 +171,9 @@ def gather(x: Array, rows: Array | slice, dtype: np.dtype[Any], scale: float | N
     return scaled
 
 
-def check_finite(name: str, x: Array, dtype: np.dtype[Any], scale: float | None = None) -> None:
+def check_finite(name: str, x: Array, dtype: np.dtype[Any], scale: Scaling = None) -> None:
     """Refuse NaN and infinity, and what becomes infinite in `dtype`; say where."""
-    if x.dtype.kind != "f" and abs(scale or 1.0) < 1e18:
+    if x.dtype.kind != "f" and (scale is None or _largest_factor(scale) < 1e18):
         return
     for start in range(0, len(x), ROWS_AT_ONCE):
         finite = np.isfinite(gather(x, slice(start, start + ROWS_AT_ONCE), dtype, scale))
@@ -177,6 +186,12 @@ def check_finite(name: str, x: Array, dtype: np.dtype[Any], scale: float | None 
                 f"{name}: expected finite numbers, got {value}{limit} "
                 f"in row {start + where[0]}{column}"
             )
+
+
+def _largest_factor(scale: "float | Standardizer") -> float:
+    if isinstance(scale, float):
+        return abs(scale)
+    return float(scale.shift_and_factor(arguments.FLOAT64)[1].max())
 
 
 def output_loss(
@@ -232,7 +247,13 @@ class HeldOut:
     weight: Array | None
 
 
-def as_held_out(net: "MLP", data: Any, scale: float | None, loss: Loss | None) -> HeldOut | None:
+def as_held_out(
+    net: "MLP",
+    data: Any,
+    scale: Scaling,
+    loss: Loss | None,
+    targets: "Standardizer | None" = None,
+) -> HeldOut | None:
     """Return checked validation data, or None."""
     if data is None:
         return None
@@ -249,9 +270,9 @@ def as_held_out(net: "MLP", data: Any, scale: float | None, loss: Loss | None) -
             check_own_loss(loss, given, None, 0)
             own = as_own_targets(data[1], len(x))
             return HeldOut(x, targets_or_none(net, own), own, None)
-        y = as_targets(net.output, data[1], len(x), net.sizes[-1], net.dtype)
+        y = as_targets(net.output, data[1], len(x), net.sizes[-1], target_dtype(net))
         if net.output == "identity":
-            check_finite("y", as_array("y", data[1]).reshape(y.shape), net.dtype)
+            check_finite("y", as_array("y", data[1]).reshape(y.shape), net.dtype, targets)
         weight = as_sample_weight(given, len(x), net.dtype)
     except (TypeError, ValueError) as error:
         raise type(error)(f"validation: {error}") from None
@@ -332,6 +353,7 @@ def fit(
     progress: Literal["auto"] | bool,
     monitor: bool,
     shuffle: bool,
+    augment: Augment | None,
     sample_weight: Any,
     class_weight: ClassWeight | None,
     label_smoothing: float,
@@ -346,7 +368,7 @@ def fit(
         optimizer=optimizer, input_scale=input_scale, early_stopping=early_stopping,
         callbacks=callbacks, progress=progress, monitor=monitor, shuffle=shuffle,
         sample_weight=sample_weight, class_weight=class_weight, label_smoothing=label_smoothing,
-        loss=loss, metrics=metrics, file=checkpoint, stop_on_nan=stop_on_nan,
+        loss=loss, metrics=metrics, file=checkpoint, stop_on_nan=stop_on_nan, augment=augment,
     )  # fmt: skip
     return training.run()
 
@@ -358,14 +380,14 @@ class _Training:
         self, net: "MLP", x: Any, y: Any, *, validation: Any, epochs: Any, batch_size: Any,
         optimizer: Any, input_scale: Any, early_stopping: Any, callbacks: Any, progress: Any,
         monitor: Any, shuffle: Any, sample_weight: Any, class_weight: Any, label_smoothing: Any,
-        loss: Any, metrics: Any, file: Any, stop_on_nan: Any,
+        loss: Any, metrics: Any, file: Any, stop_on_nan: Any, augment: Any,
     ) -> None:  # fmt: skip
         """Check everything; the network is left as it is."""
         dtype, outputs = net.dtype, net.sizes[-1]
         self.net, self.optimizer, self.loss = net, optimizer, loss
         self.epochs = arguments.check_integer("epochs", epochs, 1)
         self.batch_size = arguments.check_integer("batch_size", batch_size, 1)
-        self.scale = net.input_scale if input_scale is None else check_scale(input_scale)
+        scale = _scaling(net, input_scale)
         self.shuffle = arguments.check_bool("shuffle", shuffle)
         self.stop_on_nan = arguments.check_bool("stop_on_nan", stop_on_nan)
         monitor = arguments.check_bool("monitor", monitor)
@@ -378,18 +400,27 @@ class _Training:
         self.options: tuple[Array | None, float] = None, 0.0
         if loss is not None:
             check_own_loss(loss, sample_weight, class_weight, label_smoothing)
+            check_no_target_standardizer(net)
             self.y = as_own_targets(y, rows)
         else:
-            self.y = as_targets(net.output, y, rows, outputs, dtype)
+            self.y = as_targets(net.output, y, rows, outputs, target_dtype(net))
             self.weight = as_sample_weight(sample_weight, rows, dtype)
             self.options = as_loss_options(
                 net.output, class_weight, label_smoothing, outputs, dtype
             )
         self.used = _rows_per_epoch(net, rows, self.batch_size)
+        self.standardizer = _fitted(scale, self.x)
+        self.targets = _fitted(net.target_standardizer, self.y)
+        self.scale = self.standardizer or scale
         check_finite("x", self.x, dtype, self.scale)
         if net.output == "identity" and loss is None:
-            check_finite("y", as_array("y", y).reshape(self.y.shape), dtype)
-        self.held_out = as_held_out(net, validation, self.scale, loss)
+            check_finite("y", as_array("y", y).reshape(self.y.shape), dtype, self.targets)
+        self.held_out = as_held_out(net, validation, self.scale, loss, self.targets)
+        if self.targets is not None:
+            self.y = self.targets.apply(self.y, dtype)
+        self.augment: Augment | None = augment
+        if augment is not None:
+            check_augment(augment, self.x)
 
         self.metrics = check_metrics(metrics, self.held_out is not None)
         known = _known_values(net, self.held_out, self.metrics)
@@ -428,7 +459,9 @@ class _Training:
     def run(self) -> History:
         """Train, and return the history."""
         net, history = self.net, self.history
-        net.input_scale = self.scale
+        if isinstance(self.scale, float):
+            net.input_scale = self.scale
+        net.standardizer, net.target_standardizer = self.standardizer, self.targets
         try:
             self._begin()
             while not self.ended and history.epochs < self.epochs:
@@ -489,8 +522,14 @@ class _Training:
             stats: bool | int = due is not None
             if history.monitor is not None and end == self.used:
                 stats = MONITOR_BINS
+            some: Rows = self.x, self.y, self.weight, order[self.done : end]
+            if self.augment is not None:
+                if end - self.done > self.batch_size:
+                    end, stats, due = self.done + self.batch_size, False, None
+                rng = batch_generator(net.seed, net.epoch - 1, self.done // self.batch_size)
+                some = _augmented_batch(self.augment, rng, *some[:3], order[self.done : end])
             total, rows = net._train_rows(
-                self.x, self.y, self.weight, order[self.done : end], self.batch_size,
+                *some, self.batch_size,
                 self.optimizer, class_weight=self.options[0], label_smoothing=self.options[1],
                 scale=self.scale, stats=stats, loss=self.loss, total=self.total,
             )  # fmt: skip
@@ -537,9 +576,13 @@ class _Training:
             history.step_loss, self.mark = total / max(rows, 1), (self.done, self.total)
             answers = [says_stop(c.on_step_end(self.net, history)) for c in called]
             self.ended = self.ended or any(answers)
-        every = self.file.every_steps if self.file is not None else None
-        if self.ended or (every is not None and step % every == 0):
+        # behind an epoch's last step its statistics are in the layers alone: it is written later
+        if self.ended or (self.done < self.used and self._writes_at(step)):
             self._save()
+
+    def _writes_at(self, step: int) -> bool:
+        every = self.file.every_steps if self.file is not None else None
+        return every is not None and step % every == 0
 
     def _end_epoch(self, began: float) -> None:
         """Validate, write the history, ask who wants to stop."""
@@ -565,7 +608,8 @@ class _Training:
         elif self.best.says_stop(history):
             history.stopped_early = self.ended = True
         last = self.ended or history.epochs >= self.epochs
-        if self.file is not None and (last or history.epochs % self.file.every_epochs == 0):
+        due = self.file is not None and history.epochs % self.file.every_epochs == 0
+        if last or due or self._writes_at(net.step):
             self._save()
 
     def _learning_rate(self) -> float:
@@ -663,12 +707,81 @@ def monitor_stride(net: "MLP", rows: int, steps: int) -> int:
     return min(cheap, 1 << max(steps // 32, 1).bit_length() - 1)
 
 
+def _scaling(net: "MLP", input_scale: float | None) -> Scaling:
+    """Return how rows are scaled, as the network says, or `fit`."""
+    if net.standardizer is None:
+        return net.input_scale if input_scale is None else check_scale(input_scale)
+    if input_scale is not None:
+        raise ValueError(
+            f"input_scale: expected None, as the network has a standardizer, got {input_scale!r}"
+        )
+    return net.standardizer
+
+
+def _fitted(given: Scaling, x: Array) -> "Standardizer | None":
+    """Return a standardizer's statistics of x, in a new one; one that has some stays as it is."""
+    if given is None or isinstance(given, float):
+        return None
+    return given if given.rows else given.copy().fit(x)
+
+
+def check_no_target_standardizer(net: "MLP") -> None:
+    """Refuse a loss of one's own where it would have to know standardised targets."""
+    if net.target_standardizer is not None:
+        raise ValueError(
+            "loss: expected None, as the network has a target_standardizer; "
+            "give a loss of your own targets that suit it"
+        )
+
+
+def target_dtype(net: "MLP") -> np.dtype[Any]:
+    """Return the dtype of targets before they are standardised."""
+    return net.dtype if net.target_standardizer is None else arguments.FLOAT64
+
+
 def check_scale(scale: Any) -> float:
     """Return a finite number other than 0 as a float."""
     number = arguments.check_real("input_scale", scale, "a finite number other than 0")
     if number == 0:
         raise ValueError("input_scale: expected a finite number other than 0, got 0")
     return number
+
+
+def check_augment(augment: Any, x: Array) -> None:
+    """Refuse what is no function, and what it refuses: it is tried on one row."""
+    if not callable(augment) or isinstance(augment, type):
+        raise TypeError(
+            "augment: expected a function f(x, rng) such as augment.Shift(2, shape=(28, 28)), "
+            f"got {arguments.describe(augment)}"
+        )
+    try:
+        _augmented(augment, batch_generator(0, 0, 0), x[:1].copy())
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"augment: {error}") from error
+
+
+def batch_generator(seed: int, epoch: int, batch: int) -> Generator:
+    """Return the generator that `augment` gets for a batch."""
+    return np.random.Generator(np.random.PCG64([seed, epoch, batch]))
+
+
+def _augmented(augment: Augment, rng: Generator, batch: Array) -> Array:
+    changed = as_array("x", augment(batch, rng))
+    arguments.check_shape("x", changed, batch.shape, "from augment, as it was given")
+    return changed
+
+
+def _augmented_batch(
+    augment: Augment,
+    rng: Generator,
+    x: Array,
+    y: Array,
+    weight: Array | None,
+    rows: Array,
+) -> Rows:
+    """Return these rows, changed, with targets and weights, and None: all of them, in order."""
+    batch = _augmented(augment, rng, x[rows])
+    return batch, y[rows], None if weight is None else weight[rows], None
 
 
 def check_optimizer(optimizer: Any) -> None:
