@@ -333,6 +333,11 @@ class BoundNetwork {
                                          array_or_none(network_->edges(layer))));
   }
 
+  size_t nonfinite_layer() {
+    const InUse mine(in_use_);
+    return network_->nonfinite_layer();
+  }
+
   // Of a layer's weights in the last monitored step: the norms of their gradient and of what the
   // step added; None when there was no such step.
   py::object norms(size_t layer) {
@@ -439,7 +444,8 @@ void bind_network_of(py::module_& module, const char* name) {
       .def("train_step", &Bound::train_step)
       .def_property_readonly("monitored", &Bound::monitored)
       .def("stats", &Bound::stats)
-      .def("norms", &Bound::norms);
+      .def("norms", &Bound::norms)
+      .def("nonfinite_layer", &Bound::nonfinite_layer);
 }
 
 }  // namespace

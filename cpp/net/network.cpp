@@ -90,6 +90,7 @@ Network<T>::~Network() = default;
 template <class T>
 void Network<T>::reserve(int64_t rows, bool training) {
   int64_t widest = 0, scratch = 0;
+  kept_rows_ = training ? 0 : kept_rows_;
   for (size_t l = 0; l < layers_.size(); ++l) {
     const LayerConfig& layer = layers_[l];
     State& state = states_[l];
@@ -120,6 +121,7 @@ void Network<T>::reserve(int64_t rows, bool training) {
     if (config_.input_threshold > 0) {
       input_mask_.resize(size_t(rows * mask_words(layers_.front().fan_in)));
     }
+    kept_rows_ = rows;
   } else {
     for (Buffer<T>& buffer : inference_) {
       buffer.resize(size_t(rows * widest));
@@ -382,6 +384,21 @@ template <class T>
 double Network<T>::update_norm(size_t l) const {
   const Squares<T>* const pieces = states_.at(l).squares.data();
   return norm_of(layers_[l].pieces(), [=](int64_t i) { return pieces[i].change; });
+}
+
+template <class T>
+size_t Network<T>::nonfinite_layer() const {
+  const size_t last = layers_.size() - 1;
+  for (size_t l = 0; l < last; ++l) {
+    const State& state = states_[l];
+    for (int64_t r = 0; r < kept_rows_; ++r) {
+      const T* row = state.a.data() + r * state.a_stride;
+      if (!std::all_of(row, row + layers_[l].fan_out, [](T a) { return std::isfinite(a); })) {
+        return l;
+      }
+    }
+  }
+  return last;
 }
 
 template <class T>

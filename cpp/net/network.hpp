@@ -133,6 +133,10 @@ class Network {
   double gradient_norm(size_t layer) const;
   double update_norm(size_t layer) const;
 
+  // The first layer whose outputs for the last training batch are not all finite; the last layer,
+  // whose outputs the loss has overwritten, where those of all others are.
+  size_t nonfinite_layer() const;
+
   // What a step will take, from the last one; before the first, a guess.
   double seconds_of_step(int64_t rows, int threads, bool monitored) const;
 
@@ -243,8 +247,9 @@ class Network {
   std::vector<Place> places_;
   std::vector<State> states_;
 
-  View<const T> x_{};  // input of the last training forward
-  int64_t rows_ = 0;   // its rows; 0: nothing to go back through
+  View<const T> x_{};      // input of the last training forward
+  int64_t rows_ = 0;       // its rows; 0: nothing to go back through
+  int64_t kept_rows_ = 0;  // of the training batch whose outputs still lie in the layers
   uint64_t step_ = 0;
   int64_t monitored_ = 0, monitored_rows_ = 0;
   bool updated_ = false;

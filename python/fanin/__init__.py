@@ -27,7 +27,7 @@ from .gemm import matmul
 from .loss import mean_squared_error, sigmoid_cross_entropy, softmax_cross_entropy
 from .network import MLP, load
 from .optimizer import SGD, Adam, AdamW, RMSprop
-from .plot import plot_activations, plot_gradients, plot_history
+from .plot import plot_activations, plot_gradients, plot_history, plot_layers
 from .reference import (
     ActivationStats,
     AveragedWeights,
@@ -36,7 +36,9 @@ from .reference import (
     Callback,
     Checkpoint,
     DenseGradients,
+    Diagnosis,
     EarlyStopping,
+    Finding,
     GradientCheck,
     History,
     Layer,
@@ -44,10 +46,13 @@ from .reference import (
     Optimizer,
     Standardizer,
     TensorCheck,
+    bias_variance,
     check_gradient,
     check_gradients,
+    diagnose,
     train_dev_test_split,
 )
+from .report import report
 from .runtime import available_isas, build_info, get_num_threads, isa, set_isa, set_num_threads
 from .stats import activation_stats
 
@@ -66,7 +71,9 @@ __all__ = [
     "Checkpoint",
     "DenseCache",
     "DenseGradients",
+    "Diagnosis",
     "EarlyStopping",
+    "Finding",
     "GradientCheck",
     "History",
     "Layer",
@@ -82,11 +89,13 @@ __all__ = [
     "available_isas",
     "batch_norm_backward",
     "batch_norm_forward",
+    "bias_variance",
     "build_info",
     "check_gradient",
     "check_gradients",
     "dense_backward",
     "dense_forward",
+    "diagnose",
     "dropout_mask",
     "get_num_threads",
     "init",
@@ -97,7 +106,9 @@ __all__ = [
     "plot_activations",
     "plot_gradients",
     "plot_history",
+    "plot_layers",
     "reference",
+    "report",
     "schedule",
     "set_isa",
     "set_num_threads",

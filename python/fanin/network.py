@@ -225,6 +225,9 @@ class MLP(network.MLP):
         last.look()
         last.last_norms = norms
 
+    def _nonfinite_layer(self) -> int:
+        return self._compiled.nonfinite_layer()
+
     def _gather(self, x: Array, rows: slice) -> Array:
         if self.standardizer is None or not _is_direct(x):
             return super()._gather(x, rows)

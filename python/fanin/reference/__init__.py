@@ -22,18 +22,22 @@ from .batch_norm import (
     batch_norm_backward,
     batch_norm_forward,
 )
+from .bias_variance import bias_variance
 from .callbacks import Callback
 from .checkpoint import Checkpoint
 from .dense import DenseCache, DenseGradients, Layer, dense_backward, dense_forward
+from .diagnosis import diagnose
 from .dropout import dropout_mask
 from .early_stopping import EarlyStopping
+from .finding import Diagnosis, Finding
 from .gemm import matmul
 from .gradient_check import GradientCheck, TensorCheck, check_gradient, check_gradients
 from .history import History, LayerHistory
 from .loss import mean_squared_error, sigmoid_cross_entropy, softmax_cross_entropy
 from .network import MLP, load
 from .optimizer import SGD, Adam, AdamW, Optimizer, RMSprop
-from .plot import plot_activations, plot_gradients, plot_history
+from .plot import plot_activations, plot_gradients, plot_history, plot_layers
+from .report import report
 from .split import train_dev_test_split
 from .standardizer import Standardizer
 from .stats import ActivationStats, activation_stats
@@ -51,7 +55,9 @@ __all__ = [
     "Checkpoint",
     "DenseCache",
     "DenseGradients",
+    "Diagnosis",
     "EarlyStopping",
+    "Finding",
     "GradientCheck",
     "History",
     "Layer",
@@ -66,10 +72,12 @@ __all__ = [
     "augment",
     "batch_norm_backward",
     "batch_norm_forward",
+    "bias_variance",
     "check_gradient",
     "check_gradients",
     "dense_backward",
     "dense_forward",
+    "diagnose",
     "dropout_mask",
     "init",
     "load",
@@ -78,6 +86,8 @@ __all__ = [
     "plot_activations",
     "plot_gradients",
     "plot_history",
+    "plot_layers",
+    "report",
     "schedule",
     "sigmoid_cross_entropy",
     "softmax_cross_entropy",

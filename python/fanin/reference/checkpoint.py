@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .network import MLP
 
 ROWS_COMPARED = 4096  # of the data, evenly spread
-_FLAGS = ("stopped_early", "nonfinite_step", "best_epoch")
+_FLAGS = ("stopped_early", "nonfinite_step", "nonfinite_layer", "best_epoch")
 _SCALARS = ("mean", "std", "min", "max", "zero_fraction", "saturated_fraction", "rows")
 _ARRAYS = ("histogram", "edges", "unit_mean", "unit_zeros")
 

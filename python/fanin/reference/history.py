@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     "mean", "std", "min", "max", "zero_fraction", "saturated_fraction", "dead_fraction",
-    "gradient_norm", "weight_norm", "update_norm",
+    "gradient_norm", "weight_norm", "update_norm", "equal_units",
 )  # fmt: skip
 MOST_ROWS = 512
 
@@ -33,8 +33,12 @@ class LayerHistory:
     dead_fraction : the part of the units that was 0 for every row of the batch
     gradient_norm, update_norm : see `Layer`
     weight_norm : of the weight after the step
+    equal_units : 1 where the layer's units all have the same weights after the step, else 0
 
     What a step did not leave is NaN.
+
+    Besides: `loss`, of the steps up to each row, and what the network saw of the data at the
+    beginning, after scaling: `input_mean` and `input_std`, float64 (inputs,), of each column.
 
     Every `stride`-th step is monitored, counted from the first, and the steps 1, 2, 4, 8, ...
     behind the first.  When the table is full (512 rows), every other of the former is forgotten and
@@ -47,6 +51,20 @@ class LayerHistory:
         self._first, self._layers = first, layers
         self._steps: list[int] = []
         self._rows: list[Array] = []
+        self._losses: list[float] = []
+        self._sum = self._count = 0.0  # of the losses since the last row, without this epoch's
+        self._mark = 0.0, 0.0  # sum and count of this epoch's losses up to the last row
+        self.input_mean = self.input_std = np.full(0, math.nan)
+
+    @property
+    def first(self) -> int:
+        """The step the training began with; 0 for a new network."""
+        return self._first
+
+    @property
+    def loss(self) -> NDArray[np.float64]:
+        """The mean loss of the steps since the row before, that of the row included, (rows,)."""
+        return np.array(self._losses, np.float64)
 
     @property
     def steps(self) -> NDArray[np.int64]:
@@ -83,25 +101,63 @@ class LayerHistory:
         power = 1 << max(place - 1, 0).bit_length() if place > 0 else 0
         return self._first + min(-(-place // self.stride) * self.stride, power)
 
-    def record(self, step: int, layers: "Sequence[Layer]") -> None:
-        """Add the row of a step that has just been monitored; thin the table when it is full."""
+    def look(self, x: Array) -> None:
+        """Keep mean and standard deviation of the columns of some rows."""
+        values = x.astype(np.float64)
+        self.input_mean, self.input_std = values.mean(axis=0), values.std(axis=0)
+
+    def record(
+        self, step: int, layers: "Sequence[Layer]", total: float = math.nan, rows: float = 1
+    ) -> None:
+        """Add the row of a step that has just been monitored; thin the table when it is full.
+
+        total : the sum of this epoch's losses so far, each times its rows
+        rows : of this epoch so far
+        """
         self._steps.append(step)
         self._rows.append(np.array([_row(layer) for layer in layers]))
+        self._count_losses(total, rows)
+        self._losses.append(self._sum / max(self._count, 1))
+        self._sum = self._count = 0.0
         if len(self._steps) >= MOST_ROWS:
             self.stride *= 2
             kept = [i for i, step in enumerate(self._steps) if self.next_due(step) == step]
             self._steps = [self._steps[i] for i in kept]
             self._rows = [self._rows[i] for i in kept]
+            self._losses = [self._losses[i] for i in kept]
+
+    def end_epoch(self, total: float, rows: float) -> None:
+        """Take the sum of a whole epoch's losses; the next `total` counts from 0 again."""
+        self._count_losses(total, rows)
+        self._mark = 0.0, 0.0
+
+    def _count_losses(self, total: float, rows: float) -> None:
+        self._sum += total - self._mark[0]
+        self._count += rows - self._mark[1]
+        self._mark = total, rows
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""
         first, stride = self._first, self.stride
-        return {"first": first, "stride": stride, "steps": self.steps, "rows": self._array()}
+        return {
+            "first": first,
+            "stride": stride,
+            "steps": self.steps,
+            "rows": self._array(),
+            "loss": self.loss,
+            "since": np.array([self._sum, self._count, *self._mark]),
+            "input_mean": self.input_mean,
+            "input_std": self.input_std,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with what a checkpoint kept."""
         self._first, self.stride = state["first"], state["stride"]
         self._steps, self._rows = state["steps"].tolist(), list(state["rows"])
+        self._losses = state["loss"].tolist()
+        self._sum, self._count, *mark = state["since"].tolist()
+        self._mark = mark[0], mark[1]
+        self.input_mean, self.input_std = state["input_mean"], state["input_std"]
 
 
 def _row(layer: "Layer") -> list[float]:
@@ -117,7 +173,15 @@ def _row(layer: "Layer") -> list[float]:
         math.nan if gradient is None else gradient,
         layer.weight_norm,
         math.nan if update is None else update,
+        float(_equal_columns(layer.weight)),
     ]
+
+
+def _equal_columns(weight: Array) -> bool:
+    """Return whether two or more columns are all the same; most often one row tells."""
+    if weight.shape[1] < 2 or weight[-1].min() != weight[-1].max():
+        return False
+    return bool((weight == weight[:, :1]).all())
 
 
 @dataclass
@@ -138,6 +202,8 @@ class History:
     stopped_early : early stopping ended it
     nonfinite_step : how many updates the network had done when a loss was first NaN or infinite;
         None when none was
+    nonfinite_layer : the first layer whose outputs were not finite in that step; the last one
+        where those of all others were
     best_epoch : index of the epoch with the best monitored value (val_loss, or loss without
         validation data); None when no epoch was finished
     """
@@ -155,6 +221,7 @@ class History:
     interrupted: bool = False
     stopped_early: bool = False
     nonfinite_step: int | None = None
+    nonfinite_layer: int | None = None
     best_epoch: int | None = None
 
     @property

@@ -520,6 +520,15 @@ class MLP:
         """Hook: these are a layer's norms in the monitored step just done."""
         self.layers[layer].keep_norms(norms)
 
+    def _nonfinite_layer(self) -> int:
+        """Hook: return the first layer whose outputs for the last training batch are not finite.
+
+        The last layer where those of all others are finite.
+        """
+        outputs = [cache.dense.x for cache in self._caches[1:]]  # what the next layer was given
+        found = [i for i, a in enumerate(outputs) if not np.isfinite(a).all()]
+        return found[0] if found else len(self.layers) - 1
+
     def _order(self, count: int) -> NDArray[np.int64]:
         """Hook: return the shuffled order of `count` rows in the present epoch."""
         return permutation(count, self.seed, self.epoch)

@@ -49,15 +49,22 @@ def plain(ax: Any) -> None:
 
 def save(axes: Any, path: str) -> None:
     """Write the figure of these axes, one or an array, as a small PNG; close it in pyplot."""
+    with open(path, "wb") as file:
+        file.write(as_png(axes))
+
+
+def as_png(axes: Any) -> bytes:
+    """Return the figure of these axes as a small PNG; close it in pyplot."""
     from matplotlib import pyplot
     from PIL import Image  # comes with matplotlib
 
     figure = np.asarray(axes, dtype=object).flat[0].figure
-    picture = io.BytesIO()
+    picture, small = io.BytesIO(), io.BytesIO()
     figure.savefig(picture, dpi=100)
     pyplot.close(figure)
     with Image.open(picture) as image:
-        image.convert("RGB").quantize(64).save(path, "png", optimize=True)
+        image.convert("RGB").quantize(64).save(small, "png", optimize=True)
+    return small.getvalue()
 
 
 def as_axes(name: str, axes: Any, count: int) -> list[Any]:
@@ -252,6 +259,72 @@ def plot_gradients(source: Any, ax: Any = None, *, label: str | None = None) -> 
     if label is not None:
         ax.legend(frameon=False)
     return ax
+
+
+def plot_layers(history: "History", axes: Any = None) -> Array:
+    """Draw how each layer fared over the steps of a training: five curves per layer.
+
+    Parameters
+    ----------
+    history : what `fit(monitor=True)` returned
+    axes : five of them; a new figure when None
+
+    Returns
+    -------
+    Array of the axes, (5,): standard deviation of the activations, norm of the weights' gradient,
+    norm of the update over that of the weights, part of the units that are dead, part of the
+    activations that are saturated; the first three on logarithmic axes.
+
+    Raises
+    ------
+    ImportError
+        matplotlib is not installed.
+    ValueError
+        A history without monitored steps, or another number of axes.
+    """
+    monitor = history.monitor
+    if monitor is None or not len(monitor):
+        raise ValueError("history: expected monitored steps, got none; fit(monitor=True) has them")
+    if axes is None:
+        grid = new_axes(2, 3, size=(9, 5)).reshape(-1)
+        grid[-1].remove()
+        axes = grid[:-1]
+    found = as_axes("axes", axes, len(LAYER_CURVES))
+    from matplotlib import colormaps
+
+    # the ends of the map are too pale and too dark to tell
+    colours = colormaps["viridis"](np.linspace(0.0, 0.9, monitor.layers))
+    for ax, (name, title) in zip(found, LAYER_CURVES.items(), strict=True):
+        values = monitor.update_ratio if name == "update_ratio" else monitor[name]
+        fraction = name.endswith("fraction")
+        shown = np.where(np.isfinite(values) & (fraction | (values > 0)), values, math.nan)
+        for layer, colour in enumerate(colours):
+            ax.plot(monitor.steps, shown[:, layer], color=colour, linewidth=1, label=f"{layer}")
+        if len(monitor) > 1:
+            margin = 0.03 * (monitor.steps[-1] - monitor.steps[0])
+            ax.set_xlim(monitor.steps[0] - margin, monitor.steps[-1] + margin)
+        if fraction:
+            ax.set_ylim(-0.03, 1.03)
+        elif np.isfinite(shown).any():
+            ax.set_yscale("log")
+        if name == "update_ratio":
+            ax.axhline(1e-3, color="0.6", linewidth=0.8, linestyle="--", zorder=0)
+        ax.set_title(title, fontsize=9)
+        ax.set_xlabel("step", fontsize=8)
+        ax.tick_params(labelsize=8)
+    columns = 1 if monitor.layers <= 6 else 2
+    found[-1].legend(title="layer", fontsize=7, title_fontsize=8, frameon=False, ncols=columns,
+                     loc="upper left", bbox_to_anchor=(1.02, 1))  # fmt: skip
+    return np.array(found, dtype=object)
+
+
+LAYER_CURVES = {
+    "std": "std of the activations",
+    "gradient_norm": "norm of the gradient",
+    "update_ratio": "update / weight (1e-3 is usual)",
+    "dead_fraction": "dead units",
+    "saturated_fraction": "saturated activations",
+}
 
 
 def draw_norms(ax: Any, layers: Array, values: Array, **options: Any) -> None:

@@ -28,12 +28,18 @@ def write(
     kind: str = FORMAT,
 ) -> None:
     """Write settings and vectors; an old file stays until the new one is whole."""
-    target = as_path("path", path)
     config = {"format": kind, "format_version": FORMAT_VERSION, **config}
+    text = np.array(json.dumps(config))
+    replace(path, lambda file: np.savez(file, config=text, **vectors))  # type: ignore[arg-type]
+
+
+def replace(path: str | os.PathLike[str], fill: Callable[[Any], Any]) -> None:
+    """Let `fill` write a new file beside the path, then move it there."""
+    target = as_path("path", path)
     temporary = f"{target}.{os.getpid()}-{threading.get_ident()}.tmp"
     try:
         with open(temporary, "xb") as file:
-            np.savez(file, config=np.array(json.dumps(config)), **vectors)  # type: ignore[arg-type]
+            fill(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)

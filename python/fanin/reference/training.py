@@ -36,6 +36,7 @@ Scaling: TypeAlias = "float | Standardizer | None"
 
 SLICE_SECONDS = 0.05  # a network returns from _train_rows after about so long, for Ctrl-C
 MONITOR_BINS = 50
+ELEMENTS_LOOKED_AT = 1 << 17  # of x, for the inputs' mean and spread: some 0.5 ms
 ROWS_AT_ONCE = 4096
 
 Generator: TypeAlias = "np.random.Generator"  # NumPy loads it when it is first used
@@ -169,6 +170,12 @@ def gather(x: Array, rows: Array | slice, dtype: np.dtype[Any], scale: Scaling) 
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         scaled: Array = batch * dtype.type(scale)
     return scaled
+
+
+def some_rows(x: Array, dtype: np.dtype[Any], scale: Scaling) -> Array:
+    """Return rows evenly spread over x as a network sees them, few enough to look at at once."""
+    every = min(-(-x.size // ELEMENTS_LOOKED_AT), max(len(x) // 32, 1))
+    return gather(x, slice(None, None, every), dtype, scale)
 
 
 def check_finite(name: str, x: Array, dtype: np.dtype[Any], scale: Scaling = None) -> None:
@@ -442,6 +449,7 @@ class _Training:
         if monitor:
             stride = monitor_stride(net, min(self.batch_size, rows), self.steps * self.epochs)
             self.history.monitor = LayerHistory(net.step, len(net.layers), stride)
+            self.history.monitor.look(some_rows(self.x, dtype, self.scale))
         self.done, self.total = 0, 0.0  # rows of this epoch, and the sum of their losses
         self.mark = 0, 0.0  # likewise when on_step_end was last called
         self.finished = 0  # epochs that the history has the whole of
@@ -537,9 +545,10 @@ class _Training:
             self.bar.advance(rows)
             if history.nonfinite_step is None and not math.isfinite(total):
                 history.nonfinite_step = net.step - 1
+                history.nonfinite_layer = net._nonfinite_layer()
                 self._note_nan()
             if self.done == end and due is not None and history.monitor is not None:
-                history.monitor.record(due, net.layers)
+                history.monitor.record(due, net.layers, self.total, self.done)
             self._end_step()
 
     def _next_stop(self) -> tuple[int, int | None]:
@@ -598,6 +607,7 @@ class _Training:
             if history.monitor is not None:
                 stats = [layer.stats for layer in net.layers if layer.stats is not None]
                 history.stats.append(stats)
+                history.monitor.end_epoch(self.total, self.done)
             history.seconds.append(time.perf_counter() - began)
             self.finished += 1
             self.best.look(history, net)
