@@ -130,6 +130,35 @@ def test_cut_between_steps_and_the_epochs_end(epoch, package, tmp_path):
     same_history(again, history)
 
 
+def augmented(package, path, die_at=None, std=0.1):
+    """A regression with everything standardised and noise on the rows: the network."""
+    x, _ = data()
+    net = package.MLP(
+        [6, 16, 1], output="identity", dropout=0.2, seed=3,
+        standardizer=package.Standardizer(), target_standardizer=package.Standardizer(),
+    )  # fmt: skip
+    net.fit(
+        x, 3 * x[:, 0] + 5, epochs=3, batch_size=16, augment=package.augment.Noise(std, shape=(2, 3)),
+        callbacks=DieAt(package, die_at), progress=False,
+        checkpoint=path and package.Checkpoint(path, every_steps=4),
+    )  # fmt: skip
+    return net
+
+
+@pytest.mark.parametrize("step", [5, 8, 13, 20])
+def test_cut_with_standardizers_and_augmentation(step, package, tmp_path):
+    whole = augmented(package, None)
+    path = tmp_path / "run.ckpt"
+    with pytest.raises(Died):
+        augmented(package, path, die_at=step)
+    with pytest.raises(ValueError, match="augment"):
+        augmented(package, path, std=0.2)
+    net = augmented(package, path)
+    same_network(net, whole)
+    x = data()[0]
+    same_bits(net.predict(x), whole.predict(x))
+
+
 def test_a_checkpoint_changes_nothing(package, tmp_path):
     whole, history = run(package, None)
     for every in (1, None):

@@ -89,7 +89,8 @@ def beginning_of(net: "MLP") -> State:
 def settings_of(net: "MLP", data: dict[str, Array | None], settings: State) -> State:
     """Return what must be the same when a run goes on: network, data, arguments of `fit`."""
     config = net._config()
-    for name in ("step", "epoch", "input_scale"):  # they change on the way
+    on_the_way = "step", "epoch", "input_scale", "standardizer", "target_standardizer"
+    for name in on_the_way:  # they change
         del config[name]
     told = {name: _told(value) for name, value in settings.items()}
     seen = {name: _seen(x) for name, x in data.items()}

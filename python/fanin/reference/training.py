@@ -646,7 +646,10 @@ class _Training:
         settings = {
             "batch_size": self.batch_size,
             "optimizer": self.optimizer,
-            "input_scale": self.scale,
+            "input_scale": self.scale if isinstance(self.scale, float) else None,
+            "standardizer": self.standardizer and self.standardizer.to_config(),
+            "target_standardizer": self.targets and self.targets.to_config(),
+            "augment": self.augment,
             "early_stopping": early_stopping,
             "callbacks": own,
             "monitor": self.history.monitor is not None,
