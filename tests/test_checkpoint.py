@@ -138,7 +138,8 @@ def augmented(package, path, die_at=None, std=0.1):
         standardizer=package.Standardizer(), target_standardizer=package.Standardizer(),
     )  # fmt: skip
     net.fit(
-        x, 3 * x[:, 0] + 5, epochs=3, batch_size=16, augment=package.augment.Noise(std, shape=(2, 3)),
+        x, 3 * x[:, 0] + 5, epochs=3, batch_size=16,
+        augment=package.augment.Noise(std, shape=(2, 3)),
         callbacks=DieAt(package, die_at), progress=False,
         checkpoint=path and package.Checkpoint(path, every_steps=4),
     )  # fmt: skip
