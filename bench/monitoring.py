@@ -1,6 +1,6 @@
 """What `fit(monitor=True)` costs: ten tanh layers of 500 units, batches of 256 rows.
 
-    python bench/monitoring.py [--rounds 3]
+    python bench/monitoring.py [--rounds 4]
 
 Trainings of 512 steps with and without monitoring take turns on the same random rows; the median
 epoch counts.  The figure of docs/diagnosis.md.
@@ -30,7 +30,7 @@ def seconds(x: np.ndarray, y: np.ndarray, monitor: bool) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=4)
     rounds = parser.parse_args().rounds
     rng = np.random.default_rng(0)
     x, y = (rng.standard_normal((BATCH * STEPS, WIDTH), np.float32) for _ in range(2))

@@ -168,6 +168,10 @@ def _network(history: History, net: "MLP | None") -> str:
     facts["seconds"] = f"{sum(history.seconds):.3g}"
     ends = {"interrupted": history.interrupted, "stopped early": history.stopped_early}
     facts |= {name: "yes" for name, so in ends.items() if so}
+    if net is not None and net.input_scale is not None:
+        facts["input scale"] = f"{net.input_scale:.6g}"
+    if net is not None and net.standardizer is not None:
+        facts["standardizer"] = repr(net.standardizer)
     text = _table(facts)
     return text if net is None else f"<pre>{html.escape(repr(net))}</pre>\n{text}"
 
