@@ -1,7 +1,7 @@
 """Tables of numbers and categories: settings chosen on held-out rows, then scores on test rows.
 
     python examples/tabular.py                              # two small tables of scikit-learn's
-    python examples/tabular.py adult.npz magic.npz --compare
+    python examples/tabular.py adult.npz magic.npz --compare --report .
 
 A file holds X and y (a fifth of the rows becomes test data), or X_train, y_train, X_test, y_test.
 Where columns are categories, it has num_ and cat_ arrays in place of X_, or `cats`, the names of
@@ -10,8 +10,9 @@ the codes in the last column. Integers as y are classes, anything else makes it 
 Missing numbers become the column's median, categories a column each; all columns are scaled, and so
 are the targets of a regression. Medians and scales are those of the rows that are trained on.
 Each seed holds out a fifth of the training rows of its own, on which training stops early; the
-setting is chosen with the first. --compare trains scikit-learn's MLP besides, with its default
-settings, on the same columns of all training rows.
+setting is chosen with the first, whose network is diagnosed. --compare trains scikit-learn's MLP
+besides, with its default settings, on the same columns of all training rows; --report writes a page
+about the diagnosed training.
 """
 
 from __future__ import annotations
@@ -22,11 +23,10 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from sklearn.compose import make_column_transformer
+from sklearn.compose import TransformedTargetRegressor, make_column_transformer
 from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.impute import SimpleImputer
-from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
@@ -56,9 +56,11 @@ def read(path: Path):
 
 def split(x, y, seed):
     """Hold out a fifth of the rows, and of each class a fifth."""
-    return train_test_split(
-        x, y, test_size=0.2, random_state=seed, stratify=y if is_classes(y) else None
-    )
+    classes = y if is_classes(y) else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of few rows: hence several seeds
+        kept, held = fanin.train_dev_test_split(x, y, sizes=(0.8, 0.2), stratify=classes, seed=seed)
+    return kept[0], held[0], kept[1], held[1]
 
 
 def is_classes(y) -> bool:
@@ -66,74 +68,77 @@ def is_classes(y) -> bool:
 
 
 def inputs(categories):
-    """Return what makes a network's inputs of a table's rows, by statistics of training rows."""
+    """Return what makes numbers without holes of a table's rows, by statistics of training rows."""
     one_each = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
     median = SimpleImputer(strategy="median")
-    filled = make_column_transformer((one_each, categories), remainder=median)
-    return make_pipeline(filled, StandardScaler())
-
-
-def scaled(y_train, *others):
-    """Scale the targets of a regression by those of the training rows; leave classes alone."""
-    if is_classes(y_train):
-        return y_train, *others
-    mean, std = y_train.mean(), y_train.std()
-    return (*((y - mean) / std for y in (y_train, *others)),)
+    return make_column_transformer((one_each, categories), remainder=median)
 
 
 def train(x, y, held_out, setting, seed):
-    """Train until the loss of the held-out rows gets no better."""
+    """Train until the loss of the held-out rows gets no better; return network and history."""
     hidden, options = setting
     outputs, output = (int(y.max()) + 1, "softmax") if is_classes(y) else (1, "identity")
-    net = fanin.MLP([x.shape[1], *hidden, outputs], output=output, seed=seed, **options)
+    net = fanin.MLP(
+        [x.shape[1], *hidden, outputs],
+        output=output,
+        standardizer=fanin.Standardizer(),
+        target_standardizer=None if is_classes(y) else fanin.Standardizer(),
+        seed=seed,
+        **options,
+    )
     patience = fanin.EarlyStopping("val_loss", patience=20)
-    net.fit(x, y, validation=held_out, epochs=200, early_stopping=patience, progress=False)
-    return net
+    return net, net.fit(
+        x, y, validation=held_out, epochs=200, early_stopping=patience, progress=False
+    )
 
 
 def fanin_score(table, settings, seed):
-    """Return the setting that is best on held-out rows, and the test score of its network."""
+    """Return the setting that is best on held-out rows, its network's test score and history."""
     x_train, x_test, y_train, y_test, categories = table
     x, x_held, y, y_held = split(x_train, y_train, seed)
     columns = inputs(categories)
     x, x_held, x_test = columns.fit_transform(x), *map(columns.transform, (x_held, x_test))
-    y, y_held, y_test = scaled(y, y_held, y_test)
-    nets = [train(x, y, (x_held, y_held), setting, seed) for setting in settings]
+    trained = [train(x, y, (x_held, y_held), setting, seed) for setting in settings]
     score = "accuracy" if is_classes(y) else "r2"
-    held = [net.evaluate(x_held, y_held)[score] for net in nets]
-    best = int(np.argmax(held))
-    return settings[best], nets[best].evaluate(x_test, y_test)[score]
+    best = int(np.argmax([net.evaluate(x_held, y_held)[score] for net, _ in trained]))
+    net, history = trained[best]
+    return settings[best], net.evaluate(x_test, y_test)[score], net, history
 
 
 def sklearn_score(table, seed):
     """Return the test score of scikit-learn's MLP."""
     x_train, x_test, y_train, y_test, categories = table
-    y_train, y_test = scaled(y_train, y_test)
     mlp = (MLPClassifier if is_classes(y_train) else MLPRegressor)(random_state=seed)
+    if not is_classes(y_train):
+        mlp = TransformedTargetRegressor(mlp, transformer=StandardScaler())
+    model = make_pipeline(inputs(categories), StandardScaler(), mlp)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # it does 200 epochs at most
-        return make_pipeline(inputs(categories), mlp).fit(x_train, y_train).score(x_test, y_test)
+        return model.fit(x_train, y_train).score(x_test, y_test)
 
 
-def report(name, seeds, run):
+def scores(name, seeds, run):
     """Print mean and standard deviation of the scores run(seed), and the time of one."""
     begin = time.perf_counter()
-    scores = [run(seed) for seed in range(seeds)]
+    found = [run(seed) for seed in range(seeds)]
     each = (time.perf_counter() - begin) / seeds
-    print(f"  {name:13}{np.mean(scores):.4f} +- {np.std(scores):.4f}   {each:.1f} s each")
+    print(f"  {name:13}{np.mean(found):.4f} +- {np.std(found):.4f}   {each:.1f} s each")
 
 
-def study(name, table, seeds, compare):
+def study(name, table, options):
     begin = time.perf_counter()
-    chosen, _ = fanin_score(table, SETTINGS, 0)
+    chosen, _, net, history = fanin_score(table, SETTINGS, 0)
     seconds = time.perf_counter() - begin
     print(f"{name}: {len(table[0])} rows to train on, {len(table[1])} to test")
-    hidden, options = chosen
-    words = [f"hidden layers {hidden}", *(f"{key} {value}" for key, value in options.items())]
+    hidden, others = chosen
+    words = [f"hidden layers {hidden}", *(f"{key} {value}" for key, value in others.items())]
     print(f"  chosen of {len(SETTINGS)}: {', '.join(words)}   {seconds:.1f} s")
-    report("fanin", seeds, lambda seed: fanin_score(table, [chosen], seed)[1])
-    if compare:
-        report("scikit-learn", seeds, lambda seed: sklearn_score(table, seed))
+    print(f"  diagnosis: {fanin.diagnose(history, net)}")
+    if options.report:
+        fanin.report(options.report / f"{name}.html", history, net)
+    scores("fanin", options.seeds, lambda seed: fanin_score(table, [chosen], seed)[1])
+    if options.compare:
+        scores("scikit-learn", options.seeds, lambda seed: sklearn_score(table, seed))
 
 
 def main() -> None:
@@ -141,13 +146,14 @@ def main() -> None:
     parser.add_argument("files", nargs="*", type=Path, help="tables, .npz")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--compare", action="store_true", help="train scikit-learn's MLP besides")
+    parser.add_argument("--report", type=Path, metavar="FOLDER", help="where to write pages")
     options = parser.parse_args()
     for path in options.files:
-        study(path.stem, read(path), options.seeds, options.compare)
+        study(path.stem, read(path), options)
     if not options.files:
         for name, load in (("breast cancer", load_breast_cancer), ("diabetes", load_diabetes)):
             x, y = load(return_X_y=True)
-            study(name, (*split(x, y, 0), []), options.seeds, options.compare)
+            study(name, (*split(x, y, 0), []), options)
 
 
 if __name__ == "__main__":
