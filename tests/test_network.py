@@ -861,7 +861,8 @@ def test_a_shorter_float(package):
     x[4, 2] = 1e300
     with pytest.raises(ValueError, match=r"x: .*float32.* row 4, column 2"):
         small_net(package).fit(x, y, progress=False)
-    small_net(package, dtype="float64").fit(x, y, epochs=1, progress=False)
+    history = small_net(package, dtype="float64").fit(x, y, epochs=1, progress=False)
+    assert package.diagnose(history)[0].name == "unnormalised inputs"
 
 
 # ---- predictions -----------------------------------------------------------------------------

@@ -95,11 +95,11 @@ void check_functions(const Context& context, const std::string& type) {
 template <class T>
 void check_network(const Context& context, const std::string& type) {
   for (int kind = 0; kind < activation_count; ++kind) {
-    const bool batch_norm = kind % 2 == 0;
+    const BatchNorm batch_norm = BatchNorm(kind % 3);
     const std::vector<LayerConfig> layers = {
-        {23, 37, Activation(kind), 20000, batch_norm, 1e-4, 1e-3},
-        {37, 20, Activation(kind), 0, batch_norm, 0, 1e-3},
-        {20, 5, Activation::identity, 0, false, 0, 0}};
+        {23, 37, Activation(kind), 20000, batch_norm, 1e-4, 1e-3, kind % 4 == 1 ? 0.5 : unlimited},
+        {37, 20, Activation(kind), 0, batch_norm, 0, 1e-3, unlimited},
+        {20, 5, Activation::identity, 0, BatchNorm::none, 0, 0, unlimited}};
     int64_t count = 0;
     for (const LayerConfig& layer : layers) {
       count += layer.parameters();
@@ -115,8 +115,9 @@ void check_network(const Context& context, const std::string& type) {
       labels.push_back(r * 7 % 5);
       rows.push_back(r * 11 % 150);
     }
-    Network<T> net(layers, Output::softmax, 9, false, parameters.data(), gradients.data(),
-                   mean.data(), var.data());
+    const NetworkConfig config{Output::softmax, 9, false, kind % 2 == 0 ? 0u : 6000u,
+                               kind % 4 == 2};
+    Network<T> net(layers, config, parameters.data(), gradients.data(), mean.data(), var.data());
     const Dataset data{
         x.data(), sizeof(T) == 4 ? Source::float32 : Source::float64, 23, 1, 1.0, rows.data(), 150,
         70};

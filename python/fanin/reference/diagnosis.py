@@ -81,6 +81,7 @@ RISEN_AGAIN = 2.0
 LITTLE_FALL = 0.5
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def diagnose(
     history: History,
     net: "MLP | None" = None,

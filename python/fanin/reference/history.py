@@ -101,6 +101,7 @@ class LayerHistory:
         power = 1 << max(place - 1, 0).bit_length() if place > 0 else 0
         return self._first + min(-(-place // self.stride) * self.stride, power)
 
+    @np.errstate(over="ignore", invalid="ignore")
     def look(self, x: Array) -> None:
         """Keep mean and standard deviation of the columns of some rows."""
         values = x.astype(np.float64)
