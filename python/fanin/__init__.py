@@ -8,6 +8,9 @@ Or one operation at a time on your own arrays: `dense_forward`, `dense_backward`
 optimizers.  `fanin.reference` is the same in plain NumPy and says what everything means.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 try:
     from ._core import build_info as _build_info
 except ModuleNotFoundError as error:
@@ -18,7 +21,7 @@ except ModuleNotFoundError as error:
         "from outside of its source folder"
     ) from error
 
-from . import augment, init, reference, schedule
+from . import init, reference, schedule
 from .activation import activation_backward, activation_forward
 from .batch_norm import batch_norm_backward, batch_norm_forward
 from .dense import DenseCache, dense_backward, dense_forward
@@ -39,22 +42,22 @@ from .reference import (
     Diagnosis,
     EarlyStopping,
     Finding,
-    GradientCheck,
     History,
     Layer,
     LayerHistory,
     Optimizer,
     Standardizer,
-    TensorCheck,
     bias_variance,
-    check_gradient,
-    check_gradients,
     diagnose,
     train_dev_test_split,
 )
 from .report import report
 from .runtime import available_isas, build_info, get_num_threads, isa, set_isa, set_num_threads
 from .stats import activation_stats
+
+if TYPE_CHECKING:
+    from . import augment
+    from .reference import GradientCheck, TensorCheck, check_gradient, check_gradients
 
 __version__: str = _build_info()["version"]
 
@@ -116,3 +119,13 @@ __all__ = [
     "softmax_cross_entropy",
     "train_dev_test_split",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load what is loaded on demand, and keep it here."""
+    if name not in reference.ON_DEMAND:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    here = name == "augment"
+    found = importlib.import_module(".augment", __name__) if here else getattr(reference, name)
+    globals()[name] = found
+    return found

@@ -3,10 +3,7 @@
 Figures are PNGs inside the page; there are no scripts, and nothing is loaded from elsewhere.
 """
 
-import base64
-import html
 import os
-import platform
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +64,8 @@ def report(
 
 def environment() -> dict[str, str]:
     """Return what the page says of the machine and the versions."""
+    import platform
+
     return {
         "Python": platform.python_version(),
         "NumPy": np.__version__,
@@ -102,7 +101,7 @@ def write(
         ("Environment", _table(environment)),
     ]
     body = "\n".join(f"<h2>{name}</h2>\n{content}" for name, content in sections)
-    heading = html.escape(title)
+    heading = _escape(title)
     page = (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f"<title>{heading}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
@@ -112,15 +111,15 @@ def write(
 
 
 def _findings(diagnosis: Diagnosis) -> str:
-    parts = [f"<p>{html.escape(diagnosis.summary)}</p>"] if diagnosis.summary else []
+    parts = [f"<p>{_escape(diagnosis.summary)}</p>"] if diagnosis.summary else []
     for finding in diagnosis:
-        name, evidence, advice = (html.escape(line) for line in str(finding).split("\n"))
+        name, evidence, advice = (_escape(line) for line in str(finding).split("\n"))
         parts.append(
             f'<div class="finding"><b>{name}</b><br>{evidence.strip()}<br>{advice.strip()}</div>'
         )
     if not diagnosis:
         parts.append('<p class="sound">nothing found</p>')
-    parts += [f"<p>not judged: {html.escape(what)}</p>" for what in diagnosis.missing]
+    parts += [f"<p>not judged: {_escape(what)}</p>" for what in diagnosis.missing]
     return "\n".join(parts)
 
 
@@ -148,8 +147,10 @@ def _histograms(history: History) -> str:
 
 
 def _figure(axes: Any, what: str) -> str:
+    import base64
+
     data = base64.b64encode(plot.as_png(axes)).decode()
-    return f'<p><img alt="{html.escape(what)}" src="data:image/png;base64,{data}"></p>'
+    return f'<p><img alt="{_escape(what)}" src="data:image/png;base64,{data}"></p>'
 
 
 def _network(history: History, net: "MLP | None") -> str:
@@ -173,12 +174,18 @@ def _network(history: History, net: "MLP | None") -> str:
     if net is not None and net.standardizer is not None:
         facts["standardizer"] = repr(net.standardizer)
     text = _table(facts)
-    return text if net is None else f"<pre>{html.escape(repr(net))}</pre>\n{text}"
+    return text if net is None else f"<pre>{_escape(repr(net))}</pre>\n{text}"
 
 
 def _table(facts: Mapping[str, str]) -> str:
     rows = (
-        f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>"
+        f"<tr><th>{_escape(name)}</th><td>{_escape(value)}</td></tr>"
         for name, value in facts.items()
     )
     return "<table>\n" + "\n".join(rows) + "\n</table>"
+
+
+def _escape(text: str) -> str:
+    import html  # here, as the package is imported without pages far more often
+
+    return html.escape(text)
