@@ -267,10 +267,11 @@ void copy_panel(View<const T> w, int64_t k0, int64_t k1, int64_t c0, int64_t c1,
   }
 }
 
-// Copies x[r0:r1, k0:k1], a transposed matrix, into strips of so many rows, k after k.
+// Rows of a strip of copied x: whole vectors and whole tiles.
 template <class T>
 constexpr int strip_rows = width<T> > tile_rows(3) ? width<T> : tile_rows(3);
 
+// Copies x[r0:r1, k0:k1], a transposed matrix, into strips, each k after k.
 template <class T>
 void copy_strips(View<const T> x, int64_t k0, int64_t k1, int64_t r0, int64_t r1, T* strips) {
   constexpr int W = width<T>, high = strip_rows<T>;

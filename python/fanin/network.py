@@ -174,9 +174,8 @@ class MLP(network.MLP):
         if rows is None:
             rows = self._rows(slice(0, len(x)))
         count = len(rows)
-        if (
-            stats is not False and self._constrains()
-        ):  # a compiled step knows its optimizer's change
+        # A compiled step knows its optimizer's change only, not that of limits and proximal steps.
+        if stats is not False and self._constrains():
             before_last = (count - 1) // batch_size * batch_size
             if before_last == 0:
                 return super()._train_rows(

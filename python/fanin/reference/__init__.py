@@ -100,7 +100,7 @@ __all__ = [
     "train_dev_test_split",
 ]
 
-# What few programs use is loaded when it is asked for: a third of the time of the import.
+# What few programs use is loaded when it is asked for, so that the import stays short.
 ON_DEMAND = {
     "augment": "augment",
     "GradientCheck": "gradient_check",
