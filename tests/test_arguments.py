@@ -466,6 +466,7 @@ BAD_SETTINGS = [
     ("RMSprop", {"alpha": 1.0}, "alpha"), ("RMSprop", {"eps": 0.0}, "eps"),
     ("Adam", {"betas": (1.0, 0.9)}, r"betas\[0\]"), ("Adam", {"betas": (0.9, -0.1)}, r"betas\[1\]"),
     ("Adam", {"betas": 0.9}, "betas"), ("Adam", {"betas": (0.9,)}, "betas"),
+    ("Adam", {"eps_hat": 1}, "eps_hat"), ("AdamW", {"eps_hat": None}, "eps_hat"),
     ("Adam", {"eps": -1e-8}, "eps"), ("Adam", {"eps": "small"}, "eps"),
     ("AdamW", {"weight_decay": -0.1}, "weight_decay"),
     *((name, {"lr": 0.1, limit: value}, limit) for name in ("SGD", "RMSprop", "Adam", "AdamW")

@@ -199,6 +199,14 @@ class BoundNetwork {
     network_->constrain(computing.context, optimizer.is_none() ? nullptr : &bound.rule, update);
   }
 
+  void set_penalties(double l1, double l2) {
+    const InUse mine(in_use_);
+    if (!(l1 >= 0 && l2 >= 0)) {
+      refuse("penalties", "numbers >= 0");
+    }
+    network_->set_penalties(l1, l2);
+  }
+
   // Adds the steps done to optimizer.steps and net.step; returns (rows done, loss + the sum of each
   // step's loss * rows), or raises what a signal handler raised.
   py::tuple train(const py::array& x, double scale, const Optional& shift, const Optional& factor,
@@ -440,6 +448,7 @@ void bind_network_of(py::module_& module, const char* name) {
       .def("backward", &Bound::backward)
       .def("loss_and_gradients", &Bound::loss_and_gradients)
       .def("constrain", &Bound::constrain)
+      .def("set_penalties", &Bound::set_penalties)
       .def("train", &Bound::train)
       .def("train_step", &Bound::train_step)
       .def_property_readonly("monitored", &Bound::monitored)

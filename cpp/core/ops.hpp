@@ -242,10 +242,10 @@ struct Update {
   T* first;   // momentum, mean of gradients; null where the rule has none
   T* second;  // mean of squared gradients; likewise
   int64_t count;
-  double lr;            // Adam: lr / (1 - beta1^t)
+  double lr;            // Adam: lr / (1 - beta1^t); with eps_hat times sqrt(1 - beta2^t)
   double beta1, beta2;  // momentum or beta1; alpha or beta2
   double eps;
-  double correction;  // Adam: 1 / sqrt(1 - beta2^t); else 1
+  double correction;  // Adam without eps_hat: 1 / sqrt(1 - beta2^t); else 1
   double step_size;   // what a steady gradient is multiplied with, but for `second`; for `shrink`
   double decay;
   const uint8_t* decay_mask;  // (count) not 0 where a parameter decays; null: everywhere

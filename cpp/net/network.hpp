@@ -122,6 +122,9 @@ class Network {
   // where there are no proximal steps.
   void constrain(const Context& context, const OptimizerRule<T>* rule, const Update<T>& update);
 
+  // Lets these be the penalties of every layer from the next gradients on.
+  void set_penalties(double l1, double l2);
+
   // How many batches were monitored: statistics are of the last one.
   int64_t monitored() const { return monitored_; }
   // The rows of that batch; 0 when there is none, or when its step was interrupted: then its
@@ -190,6 +193,7 @@ class Network {
   };
 
   void reserve(int64_t rows, bool training);
+  void reserve_penalties(size_t layer);
 
   // What belongs to a layer, for the batch of the last training forward. No memory where it is not
   // kept.

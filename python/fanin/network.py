@@ -142,6 +142,11 @@ class MLP(network.MLP):
 
     train_step.__doc__ = network.MLP.train_step.__doc__
 
+    def _set_penalties(self, l1: float, l2: float) -> None:
+        with self._lock:
+            self._compiled.set_penalties(l1, l2)  # refuses what is below 0
+            super()._set_penalties(l1, l2)
+
     def _constrain(self, optimizer: Any, lr: float) -> None:
         if is_compiled(optimizer):
             self._compiled.constrain(optimizer, lr)

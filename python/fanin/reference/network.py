@@ -508,6 +508,15 @@ class MLP:
     def _shrinks(self, layer: Layer) -> bool:
         return layer.l1 > 0 and self.l1_step == "proximal"
 
+    def _set_penalties(self, l1: float, l2: float) -> None:
+        """Let every layer have these penalties from the next gradients on; floats >= 0.
+
+        For estimators whose penalty is divided by the rows of each batch.
+        """
+        with self._lock:
+            for layer in self.layers:
+                layer._set_penalties(l1, l2)
+
     def _check_optimizer(self, optimizer: Any) -> None:
         training.check_optimizer(optimizer)
         if any(map(self._shrinks, self.layers)) and not isinstance(optimizer, SGD | RMSprop | Adam):
