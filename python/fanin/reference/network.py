@@ -798,8 +798,9 @@ class MLP:
 
         Parameters
         ----------
-        x : (n, inputs), any real dtype, also a memory map; never copied as a whole.  The rows of
-            a batch are cast to the network's dtype, then multiplied by input_scale.
+        x : (n, inputs), any real dtype, also a memory map or a SciPy sparse array; never copied
+            as a whole.  The rows of a batch are made dense, cast to the network's dtype, then
+            multiplied by input_scale.
         y : labels or targets, see `loss_and_gradients`
         validation : (x, y) or (x, y, sample_weight), evaluated after each epoch (without
             class_weight and label_smoothing)
@@ -883,7 +884,7 @@ class MLP:
         network's dtype, in the units of y where targets were standardised.  The last two have
         shape (m,) for one output, else (m, outputs).
 
-        x : (m, inputs), any real dtype; scaled as in `fit`.
+        x : (m, inputs), any real dtype, dense or sparse; scaled as in `fit`.
 
         Raises TypeError or ValueError when x is not numbers or has another width, RuntimeError
         when a standardizer has no statistics yet.
@@ -902,7 +903,7 @@ class MLP:
     def predict_proba(self, x: Any) -> Array:
         """Return probabilities (m, outputs), of classes for softmax, of yes for sigmoid.
 
-        x : (m, inputs), any real dtype; scaled as in `fit`.
+        x : (m, inputs), any real dtype, dense or sparse; scaled as in `fit`.
 
         Raises ValueError for output="identity", and as `predict`.
         """
@@ -935,7 +936,7 @@ class MLP:
             As `loss_and_gradients` and `predict`.
         """
         with self._lock:
-            x = training.as_rows("x", x, self.sizes[0])
+            x = training.as_rows("x", x, self.sizes[0], sparse=True)
             arguments.check_rows("x", x)
             if loss is None:
                 dtype = training.target_dtype(self)
@@ -966,7 +967,7 @@ class MLP:
     def _outputs(self, x: Any) -> Array:
         """Return the output layer's z of all rows, some thousand at a time."""
         with self._lock:
-            x = training.as_rows("x", x, self.sizes[0])
+            x = training.as_rows("x", x, self.sizes[0], sparse=True)
             for name in ("standardizer", "target_standardizer"):
                 if getattr(self, name) is not None:
                     getattr(self, name).check_fitted(name)
