@@ -11,6 +11,7 @@ import pytest
 import fanin
 from cases import ACTIVATIONS
 from compare import same_bits
+from fanin.reference.loss import LossForm
 
 THREADS = (1, 2, 3, 8)
 
@@ -383,6 +384,30 @@ def test_clipping_as_in_the_reference(limits):
 def test_eps_hat_in_steps(make):
     compare([9, 30, 4], 50, optimizer=lambda: make(1e-2, eps=1e-3, eps_hat=True))
     compare([9, 70, 4], 50, optimizer=lambda: make(1e-2, eps=1e-3, eps_hat=True), batch_norm=True)
+
+
+@pytest.mark.parametrize("form", [LossForm(0.5, 2.5), LossForm(3.0, 3.0, 0.2)], ids=str)
+@pytest.mark.parametrize("output", ["softmax", "sigmoid", "identity"])
+def test_forms_of_the_loss(output, form, monkeypatch):
+    """Few columns and many: steps and their pieces, and what the reference says."""
+    for sizes in ([9, 30, 4], [9, 70, 21]):
+        x, y = next(batches(sizes, 50, output, "float64"))
+        plain = fanin.MLP(sizes, output=output, dtype="float64").loss_and_gradients(x, y)[0]
+        with monkeypatch.context() as patch:
+            for package in (fanin, fanin.reference):
+                patch.setattr(package.MLP, "_loss_form", form)
+            compare(sizes, 50, output=output, batch_norm=True)
+            compare(sizes, 50, output=output, optimizer=lambda: fanin.SGD(0.1),
+                    weights=lambda rows: np.arange(rows) / 16)  # fmt: skip
+            losses, nets = [], []
+            for package in (fanin, fanin.reference):
+                net, rule = package.MLP(sizes, output=output, dtype="float64"), package.SGD(0.1)
+                losses.append([net.train_step(x, y, rule) for _ in range(3)])
+                nets.append(net)
+        # three steps of float64 from the same weights: some hundred roundings of 1e-16 each
+        assert np.abs(nets[0].parameters - nets[1].parameters).max() < 1e-12
+        assert losses[0] == pytest.approx(losses[1], rel=1e-12)
+        assert abs(losses[0][0] - plain) > 0.1 * plain
 
 
 def without_fading(package, lr):

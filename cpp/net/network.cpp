@@ -485,7 +485,8 @@ void Network<T>::loss(const Context& context, int64_t r0, int64_t r1) {
                      targets_.label_smoothing,
                      divisor_,
                      z,
-                     row_loss_.data() + r0};
+                     row_loss_.data() + r0,
+                     config_.form};
   switch (config_.output) {
     case Output::softmax:
       ops.softmax_cross_entropy(context, loss);

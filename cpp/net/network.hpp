@@ -88,6 +88,7 @@ struct NetworkConfig {
   bool bfloat16;             // products round their inputs to it
   uint32_t input_threshold;  // of 65536: dropout of the inputs
   bool proximal;             // l1 is seen to by a proximal step after each update
+  LossForm form{};
 };
 
 template <class T>

@@ -62,6 +62,7 @@ class MLP(network.MLP):
             self.precision == "bfloat16",
             dropout_threshold(self.input_dropout),
             self.l1_step == "proximal",
+            self._loss_form.numbers(),
             self._parameters,
             self._gradients,
             self._running_mean,
@@ -252,10 +253,10 @@ class MLP(network.MLP):
 
     def _output_loss(self, z: Array, y: Array, sample_weight: Array | None) -> float:
         if self.output == "softmax":
-            return softmax_loss(z, y, sample_weight, None, 0.0)[0]
+            return softmax_loss(z, y, sample_weight, None, 0.0, self._loss_form)[0]
         if self.output == "sigmoid":
-            return sigmoid_loss(z, y, sample_weight, 0.0)[0]
-        return squared_loss(z, y, sample_weight)[0]
+            return sigmoid_loss(z, y, sample_weight, 0.0, self._loss_form)[0]
+        return squared_loss(z, y, sample_weight, self._loss_form)[0]
 
     def _probabilities(self, z: Array) -> Array:
         p = np.empty_like(z)

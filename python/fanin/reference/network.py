@@ -40,7 +40,7 @@ from .dense import (
 from .early_stopping import EarlyStopping
 from .history import History
 from .init import Init, draw, resolve
-from .loss import ClassWeight, Loss, own_loss, softmax
+from .loss import PLAIN, ClassWeight, Loss, LossForm, own_loss, softmax
 from .optimizer import SGD, Adam, AdamW, Optimizer, RMSprop
 from .random import Stream, permutation
 from .standardizer import Standardizer, check_standardizer
@@ -117,6 +117,8 @@ class MLP:
 
     _default_optimizer: type[Optimizer] = Adam
     _stream: type[Stream] = Stream
+    # Of the output's own loss, wherever there is one; read by `_bind`, so it stays as it is then.
+    _loss_form: LossForm = PLAIN
 
     def __init__(
         self,
@@ -393,7 +395,7 @@ class MLP:
         """
         z = self._run(x, True, stats)
         loss, dz = training.output_loss(
-            self.output, z, y, sample_weight, class_weight, label_smoothing
+            self.output, z, y, sample_weight, class_weight, label_smoothing, self._loss_form
         )
         loss += self._penalty()
         self._backward(dz, need_dx=False)
@@ -570,7 +572,7 @@ class MLP:
 
     def _output_loss(self, z: Array, y: Array, sample_weight: Array | None) -> float:
         """Hook: return the loss of outputs z, without penalties."""
-        return training.output_loss(self.output, z, y, sample_weight)[0]
+        return training.output_loss(self.output, z, y, sample_weight, form=self._loss_form)[0]
 
     def _probabilities(self, z: Array) -> Array:
         """Hook: return the probabilities of the output layer's z."""

@@ -22,7 +22,7 @@ from .callbacks import Callback, Callbacks, EpochFunction, check_callbacks, defi
 from .checkpoint import Checkpoint
 from .early_stopping import BestEpoch, EarlyStopping
 from .history import PER_EPOCH, History, LayerHistory
-from .loss import ClassWeight, Loss, sigmoid_loss, softmax_loss, squared_loss
+from .loss import PLAIN, ClassWeight, Loss, LossForm, sigmoid_loss, softmax_loss, squared_loss
 from .optimizer import Optimizer
 from .progress import Progress
 from .schedule import ReduceOnPlateau, callback_in
@@ -220,13 +220,14 @@ def output_loss(
     sample_weight: Array | None,
     class_weight: Array | None = None,
     label_smoothing: float = 0.0,
+    form: LossForm = PLAIN,
 ) -> tuple[float, Array]:
     """Return the loss that belongs to this output, and its gradient."""
     if output == "softmax":
-        return softmax_loss(z, y, sample_weight, class_weight, label_smoothing)
+        return softmax_loss(z, y, sample_weight, class_weight, label_smoothing, form)
     if output == "sigmoid":
-        return sigmoid_loss(z, y, sample_weight, label_smoothing)
-    return squared_loss(z, y, sample_weight)
+        return sigmoid_loss(z, y, sample_weight, label_smoothing, form)
+    return squared_loss(z, y, sample_weight, form)
 
 
 @np.errstate(over="ignore", under="ignore", invalid="ignore")
