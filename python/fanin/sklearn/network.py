@@ -1,4 +1,4 @@
-"""The network behind an estimator: `fanin.MLP` that counts rows and penalties as scikit-learn does."""
+"""The network of an estimator: `fanin.MLP` with penalties and orders of rows of scikit-learn."""
 
 from typing import Any
 
@@ -24,12 +24,14 @@ class Network(network.MLP):
     alpha, l1 : of that penalty
     random_state : numpy.random.RandomState, shuffles the rows of each epoch once more
     sample_weight : (rows,) of the data in `fit`, or None
+    batch_rows : of a whole batch, for the penalty in the loss of validation data
     """
 
     alpha: float = 0.0
     l1: float = 0.0
     random_state: np.random.RandomState | None = None
     sample_weight: Array | None = None
+    batch_rows: int = 1
     _rows_in_order: NDArray[np.int64] | None = None
 
     @property
@@ -88,5 +90,3 @@ class Network(network.MLP):
     def _scores(self, z: Array, data: HeldOut, loss: Any) -> dict[str, float]:
         self.penalise(self.batch_rows)
         return super()._scores(z, data, loss)
-
-    batch_rows: int = 1  # of a whole batch, for the penalty in the loss of validation data
