@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Integral, Real
+from threading import Lock
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -192,12 +193,15 @@ class Estimator(BaseEstimator):
             self._draw_weights()
         self._best = self._parameters()
         if self.solver in STOCHASTIC or self.optimizer is not None:
-            self.loss_curve_ = []
-            self.validation_loss_curve_ = None
-            self._no_improvement_count = 0
-            self.validation_scores_ = [] if self.early_stopping else None
-            self.best_validation_score_ = -np.inf if self.early_stopping else None
-            self.best_loss_ = None if self.early_stopping else np.inf
+            self._begin_books()
+
+    def _begin_books(self) -> None:
+        self.loss_curve_ = []
+        self.validation_loss_curve_ = None
+        self._no_improvement_count = 0
+        self.validation_scores_ = [] if self.early_stopping else None
+        self.best_validation_score_ = -np.inf if self.early_stopping else None
+        self.best_loss_ = None if self.early_stopping else np.inf
 
     def _build(self, sizes: list[int], dtype: Any) -> None:
         """Make the network of the present settings."""
@@ -305,6 +309,12 @@ class Estimator(BaseEstimator):
         held_out: tuple[Any, Array, Array | None] | None,
         incremental: bool,
     ) -> None:
+        if not hasattr(self, "loss_curve_"):  # what came before was L-BFGS
+            self._begin_books()
+        elif self.early_stopping != (self.best_loss_ is None):  # or stopped otherwise
+            curves = self.loss_curve_, self.validation_loss_curve_
+            self._begin_books()
+            self.loss_curve_, self.validation_loss_curve_ = curves
         keeps = incremental or (self.keep_optimizer and self.warm_start)
         if not keeps or not hasattr(self, "_optimizer"):
             self._optimizer = self._new_optimizer()
@@ -453,6 +463,15 @@ class Estimator(BaseEstimator):
 
     # ---- copies, files ---------------------------------------------------------------------------
 
+    def __copy__(self) -> Self:
+        """Return a copy that shares what a copy shares, but for the network: it has one of its own."""
+        twin = type(self).__new__(type(self))
+        state = self.__getstate__()
+        if "network_" in state:
+            state["network_"] = copy.copy(state["network_"])
+        twin.__setstate__(state)
+        return twin
+
     def __getstate__(self) -> dict[str, Any]:
         """Return settings and the network, which pickles by its weights."""
         if "network_" in self.__dict__:
@@ -484,15 +503,26 @@ def by_solver(estimator: Estimator) -> bool:
     return True
 
 
+_limits: list[int] = []  # n_threads of the fits under way
+_before = 1  # the number of threads while there were none
+_limits_change = Lock()
+
+
 @contextmanager
 def _threads(n: int | None) -> Iterator[None]:
-    """Let fanin use at most n threads meanwhile; None changes nothing."""
+    """Let fanin use at most n threads meanwhile, fewer where another fit asks for fewer."""
+    global _before
     if n is None:
         yield
         return
-    before = get_num_threads()
-    set_num_threads(n)
+    with _limits_change:
+        if not _limits:
+            _before = get_num_threads()
+        _limits.append(n)
+        set_num_threads(min(_limits))
     try:
         yield
     finally:
-        set_num_threads(before)
+        with _limits_change:
+            _limits.remove(n)
+            set_num_threads(min(_limits, default=_before))
