@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils import shuffle
 
 from .. import network
 from ..reference.loss import LossForm
@@ -48,8 +47,11 @@ class Network(network.MLP):
         self._rows_in_order = np.arange(rows)
 
     def _order(self, count: int) -> NDArray[np.int64]:
-        self._rows_in_order = shuffle(self._rows_in_order, random_state=self.random_state)
-        assert self._rows_in_order is not None
+        """Return the last order, shuffled: the draws and the result of sklearn.utils.shuffle."""
+        assert self.random_state is not None and self._rows_in_order is not None
+        places = np.arange(count)
+        self.random_state.shuffle(places)
+        self._rows_in_order = self._rows_in_order[places]
         return self._rows_in_order
 
     def penalise(self, divisor: float) -> None:
