@@ -349,6 +349,27 @@ def test_own_loss_takes_no_weights(package):
         fit(make(package), loss=loss, validation=(X, Y[:3]))
 
 
+def test_own_loss_and_standardised_targets(package):
+    """Where `fit` would standardise targets a loss of one's own is refused; steps take y as it is."""
+    net = package.MLP([5, 1], output="identity", target_standardizer=package.Standardizer())
+    y, loss = 50 + 3 * X[:, 0], package.mean_squared_error
+    before = net.parameters.copy()
+    told = r"^loss: expected None, as the network has a target_standardizer"
+    with pytest.raises(ValueError, match=told):
+        net.fit(X, y, loss=loss, progress=False)
+    same_bits(net.parameters, before)
+    assert net.target_standardizer.rows == 0
+    net.fit(X, y, epochs=1, progress=False)
+    with pytest.raises(ValueError, match=told):
+        net.evaluate(X, y, loss=loss)
+    column = y[:, None]
+    value, gradients = net.loss_and_gradients(X, column, loss=loss)
+    gradients = gradients.copy()
+    assert value == pytest.approx(((net.forward(X) - column) ** 2).mean(), rel=1e-6)  # float32
+    assert net.train_step(X, column, package.SGD(0.0), loss=loss) == value
+    same_bits(net.loss_and_gradients(X, column, loss=loss)[1], gradients)
+
+
 def test_monitor_with_an_own_loss(package):
     """Statistics and norms are made on this way, too."""
     nets = [make(package, dtype="float64") for _ in range(2)]
