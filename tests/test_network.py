@@ -369,6 +369,16 @@ def test_input_dropout(package):
     same_bits(x, np.arange(800.0).reshape(20, 40))
 
 
+def test_more_layers_than_masks(package, monkeypatch):
+    """Layer 65535 would drop by the mask of the inputs."""
+    with pytest.raises(ValueError, match=r"^sizes: expected at most 65535 layers .* got 65536$"):
+        package.MLP([1] * 65537)
+    monkeypatch.setattr(fanin.reference.arguments, "INPUT_LAYER", 3)  # 65535 take half a minute
+    assert len(package.MLP([1] * 4).layers) == 3
+    with pytest.raises(ValueError, match=r"^sizes: expected at most 3 layers .* got 4$"):
+        package.MLP([1] * 5)
+
+
 def test_input_dropout_leaves_other_masks(package):
     """A hidden layer drops the same units with it and without."""
     x = np.ones((50, 6), np.float32)

@@ -63,7 +63,8 @@ class MLP:
 
     Parameters
     ----------
-    sizes : numbers of inputs, of units of each hidden layer, of outputs
+    sizes : numbers of inputs, of units of each hidden layer, of outputs; at most 65535 layers with
+        weights
     activation : of the hidden layers; one name, or one per hidden layer
     output : "softmax" (classes), "sigmoid" (yes-or-no outputs) or "identity" (numbers); it
         decides on the loss: cross entropy, binary cross entropy, mean squared error
@@ -188,6 +189,11 @@ class MLP:
         self.sizes = [arguments.check_integer("sizes", size, 1) for size in sizes]
         if len(self.sizes) < 2:
             raise ValueError(f"sizes: expected two or more integers, got {self.sizes}")
+        if len(self.sizes) - 1 > arguments.INPUT_LAYER:  # whose masks are those of the inputs
+            raise ValueError(
+                f"sizes: expected at most {arguments.INPUT_LAYER} layers with weights, "
+                f"got {len(self.sizes) - 1}"
+            )
         hidden = len(self.sizes) - 2
         activations = arguments.per_layer(
             "activation", activation, hidden, arguments.check_activation
