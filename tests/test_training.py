@@ -350,7 +350,7 @@ def test_own_loss_takes_no_weights(package):
 
 
 def test_own_loss_and_standardised_targets(package):
-    """Where `fit` would standardise targets a loss of one's own is refused; steps take y as it is."""
+    """Where `fit` would standardise targets a loss of one's own is refused; steps take any y."""
     net = package.MLP([5, 1], output="identity", target_standardizer=package.Standardizer())
     y, loss = 50 + 3 * X[:, 0], package.mean_squared_error
     before = net.parameters.copy()
