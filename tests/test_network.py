@@ -749,9 +749,9 @@ def data_of(kind: str, tmp_path):
     if kind in ("int8", "float16"):
         values = values // 2
     expected = values.astype(np.float32)
-    if kind == "memmap":
+    if kind.startswith("memmap"):
         path = tmp_path / "x.npy"
-        np.save(path, values.astype(np.uint8))
+        np.save(path, values.astype(kind.split()[1]))
         return np.load(path, mmap_mode="r"), expected
     if kind == "list":
         return values.tolist(), expected
@@ -770,7 +770,8 @@ def data_of(kind: str, tmp_path):
 
 
 KINDS = ["bool", "uint8", "int8", "int64", "uint16", "float16", "float32", "float64", ">f4", ">i2",
-         "memmap", "list", "strided", "reversed", "fortran", "misaligned"]  # fmt: skip
+         "memmap uint8", "memmap float32", "memmap float64", "memmap >i2", "list", "strided",
+         "reversed", "fortran", "misaligned"]  # fmt: skip
 
 
 @pytest.mark.parametrize("scale", [None, 1 / 255])
