@@ -345,7 +345,9 @@ def test_other_networks_and_data(package, tmp_path):
         (package.MLP([6, 8, 3]), {"x": X[:100], "y": Y[:100]}, "expected the x"),
         (package.MLP([6, 8, 3]), {"x": changed}, "expected the x"),
         (package.MLP([6, 8, 3]), {"y": (Y + 1) % 3}, "expected the y"),
-    ):
+        (package.MLP([6, 8, 3]), {"optimizer": package.Adam(1e-3, eps_hat=True)},
+         "expected the optimizer"),
+    ):  # fmt: skip
         before, content = net.parameters.copy(), path.read_bytes()
         with pytest.raises(ValueError, match=rf"^checkpoint: .*{message}"):
             fit(net, **settings)

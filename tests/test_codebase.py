@@ -177,7 +177,7 @@ def test_the_stub_names_everything():
     stub |= {n.target.id for n in tree.body if isinstance(n, ast.AnnAssign)}
     module = {name for name in dir(_core) if not name.startswith("_")}
     assert module == {n for n in stub if not n.startswith("_")} - {
-        "Array", "Dropout", "Layer", "Rule", "Stats"
+        "Array", "Dropout", "Form", "Layer", "Stats"
     }  # fmt: skip
     assert (Path(fanin.__file__).parent / "py.typed").is_file()
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 
 import mpmath
 import numpy as np
 import pytest
+import sklearn.neural_network._base as sklearn_losses
 
 import fanin
 from cases import LAYOUTS, LOSS, Loss, lay_out, params
 from compare import same_bits, unit, within
 from fanin import reference
+from fanin.reference.loss import LossForm
 
 
 def inputs(case: Loss, dtype: str, rng) -> tuple[np.ndarray, np.ndarray, dict]:
@@ -373,3 +376,185 @@ def test_inputs_are_left_alone(package, rng):
     package.sigmoid_cross_entropy(z, (z > 0).astype(float))
     package.mean_squared_error(z, z * 2)
     same_bits(z, before)
+
+
+# ---- the form in which a network states its loss -----------------------------------------------
+
+
+def stated(package, form, output, z, y, sample_weight=None, label_smoothing=0.0):
+    """Loss and dz of a network whose outputs for the rows of the identity matrix are z."""
+
+    class Net(package.MLP):
+        _loss_form = form
+
+    net = Net(list(z.shape), output=output, dtype=z.dtype)
+    net.layers[0].weight = z
+    options = {"sample_weight": sample_weight, "label_smoothing": label_smoothing}
+    loss, _ = net.loss_and_gradients(np.eye(len(z)), y, **options)
+    if label_smoothing == 0:
+        evaluated = net.evaluate(np.eye(len(z)), y, sample_weight=sample_weight)["loss"]
+        within(evaluated, loss, 4 * unit("float64") * abs(loss))  # a product, a division
+    return loss, net.layers[0].dweight.copy()
+
+
+def outputs(output, m, n, dtype, rng):
+    """z, some of it far out, and what it is to be."""
+    z = (rng.choice([1, 10, 60], (m, 1)) * rng.standard_normal((m, n))).astype(dtype)
+    y = rng.integers(0, n, m) if output == "softmax" else rng.integers(0, 2, (m, n)).astype(dtype)
+    return z, y
+
+
+SHAPES = [(1, 1), (70, 3), (40, 16), (70, 17), (9, 50)]  # rows in lanes, and one by one
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("output", ["softmax", "sigmoid", "identity"])
+def test_factors(output, shape, package, dtype, isa, rng):
+    """Powers of two round nothing but denormals; (1, 1, 0) is the loss as it always was."""
+    z, y = outputs(output, *shape, dtype, rng)
+    weight = rng.integers(1, 16, len(z)) / 16  # whose sum is exact in any order
+    function = {"softmax": "softmax_cross_entropy", "sigmoid": "sigmoid_cross_entropy",
+                "identity": "mean_squared_error"}[output]  # fmt: skip
+    targets = y if output == "softmax" else y.astype(dtype)
+    loss, dz = getattr(package, function)(z, targets, sample_weight=weight)
+    for form in (LossForm(), LossForm(0.5, 4.0), LossForm(8.0, 0.25)):
+        value, d = stated(package, form, output, z, y, weight)
+        assert value == form.value * loss
+        within(d, dz * z.dtype.type(form.gradient), 4 * np.finfo(dtype).smallest_subnormal)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("output", ["softmax", "sigmoid", "identity"])
+def test_scikit_learns_losses(output, weighted, shape, package, dtype, isa, rng):
+    """Half the squares, the sum over columns of what is not a softmax, probabilities clipped.
+
+    The bounds are those of `bounds`, for the same sums and factors.
+    """
+    m, n = shape
+    z, y = outputs(output, m, n, dtype, rng)
+    weight = (rng.random(m) + 0.1).astype(dtype) if weighted else None
+    eps = float(np.finfo(dtype).eps)
+    form = {"softmax": LossForm(1, 1, eps), "sigmoid": LossForm(n, n, eps),
+            "identity": LossForm(0.5, n / 2)}[output]  # fmt: skip
+    loss, dz = stated(package, form, output, z, y, weight)
+    assert math.isfinite(loss)
+
+    wide, want = z.astype(np.longdouble), y
+    rounding = (n + 8) * unit(dtype)
+    share = np.full((m, 1), 1 / m) if weight is None else weight[:, None] / weight.sum(dtype=float)
+    if output == "identity":
+        expected, p = sklearn_losses.squared_loss(y, z.astype(float), weight), z.astype(float)
+        loss_bound = d_bound = rounding * float(np.abs(wide - y).max()) ** 2
+    elif output == "sigmoid":
+        p = (1 / (1 + np.exp(-wide))).astype(float)
+        of_label = (1 / (1 + np.exp(np.where(y, -wide, wide)))).astype(float)  # 1 - p cancels
+        expected = sklearn_losses.binary_log_loss(
+            np.ones((m, n)), of_label.clip(eps, 1 - eps), weight
+        )
+        d_bound = 2 * rounding * (2 * float(np.abs(z).max()) + 1)
+        loss_bound = n * d_bound
+    else:
+        e = np.exp(wide - wide.max(axis=1, keepdims=True))
+        p = (e / e.sum(axis=1, keepdims=True)).astype(float)
+        want = np.eye(n)[y]
+        expected = sklearn_losses.log_loss(want, p.clip(eps, 1 - eps), weight)
+        d_bound = loss_bound = 4 * rounding * (float(np.ptp(wide, axis=1).max()) + math.log(n) + 1)
+    within(loss, expected, loss_bound)
+    within(dz, (p - want) * share, share * d_bound)
+
+
+@pytest.mark.parametrize("output", ["softmax", "sigmoid"])
+def test_clipping_by_hand(output, package, dtype):
+    """With clip 0.25 nothing costs more than log 4 or less than log 4/3; dz does not know."""
+    z = np.array([[math.log(3) + 1, 0.0], [0.0, 0.0], [0.0, math.log(3) + 1]], dtype)
+    z = np.repeat(z, 9, axis=1) if output == "sigmoid" else z
+    y = np.zeros(3, int) if output == "softmax" else np.zeros(z.shape)
+    ends = math.log(4 / 3), math.log(4)
+    # a no where z is far above 0 costs the most, and log 2 at 0
+    expected = sum([ends[0], math.log(2), ends[1]]) / 3
+    if output == "sigmoid":
+        expected = (4 * math.log(2) + 2 * ends[1]) / 6
+    loss, dz = stated(package, LossForm(clip=0.25), output, z, y)
+    within(loss, expected, 8 * unit(dtype))
+    same_bits(dz, stated(package, LossForm(), output, z, y)[1])
+
+
+@pytest.mark.parametrize("columns", [5, 20])
+def test_clipping_what_is_no_number(columns, package, dtype, isa):
+    """NaN shows; an infinite loss is cut off, in the value alone."""
+    eps = float(np.finfo(dtype).eps)
+    form, z = LossForm(clip=eps), np.zeros((1, columns), dtype)
+    z[0, 0] = -np.inf
+    assert stated_at(package, form, "softmax", z, 0) == pytest.approx(-math.log(eps), rel=1e-6)
+    assert stated_at(package, LossForm(), "softmax", z, 0) == math.inf
+    z[0, 0] = np.nan
+    assert math.isnan(stated_at(package, form, "softmax", z, 0))
+    assert math.isnan(stated_at(package, form, "sigmoid", z, np.zeros_like(z)))
+
+
+def stated_at(package, form, output, z, y):
+    """The loss of z itself, of `training.output_loss` or its compiled twin."""
+
+    class Net(package.MLP):
+        _loss_form = form
+
+    y = np.array([y]) if output == "softmax" else y
+    return Net([1, z.shape[1]], output=output, dtype=z.dtype)._output_loss(z, y, None)
+
+
+@pytest.mark.parametrize("columns", [4, 20])
+def test_clipping_of_rows_and_elements(columns, package, dtype, rng):
+    """Where targets are soft, each row's loss is cut, or each element's, before its weight."""
+    z = (3 * rng.standard_normal((12, columns))).astype(dtype)
+    weight = rng.random(12).astype(dtype)
+    form, rounding = LossForm(2.0, 1.0, 0.2), 2 * (columns + 8) * unit(dtype) * 30
+    soft = rng.dirichlet(np.ones(columns), 12).astype(dtype)
+    labels = rng.integers(0, columns, 12)
+    for y, smoothing in ((soft, 0.0), (labels, 0.1)):
+        rows = [stated(package, LossForm(), "softmax", z[i : i + 1], y[i : i + 1],
+                       label_smoothing=smoothing)[0] for i in range(12)]  # fmt: skip
+        cut = np.clip(rows, -math.log(0.8), -math.log(0.2))
+        assert (cut != rows).any()
+        loss, _ = stated(package, form, "softmax", z, y, weight, smoothing)
+        within(loss, 2 * np.average(cut, weights=weight), rounding)
+    elements = [[stated(package, LossForm(), "sigmoid", z[i : i + 1, j : j + 1],
+                        soft[i : i + 1, j : j + 1])[0] for j in range(columns)]
+                for i in range(12)]  # fmt: skip
+    cut = np.clip(elements, -math.log(0.8), -math.log(0.2)).mean(axis=1)
+    loss, _ = stated(package, form, "sigmoid", z, soft, weight)
+    within(loss, 2 * np.average(cut, weights=weight), rounding)
+
+
+def test_one_loss_of_a_network(package, rng):
+    """Steps, fit, validation and evaluate state it alike; penalties are added as they are; a loss
+    of one's own has its own form."""
+
+    class Net(package.MLP):
+        @property
+        def _loss_form(self):
+            return LossForm(0.5, 1.5)
+
+    def twice(z, y):
+        error = z - y
+        return float(np.square(error).mean()), 2 * error / error.size
+
+    x, y = rng.standard_normal((40, 5)), rng.standard_normal((40, 3))
+    make = {"output": "identity", "l2": 0.1, "l1": 0.01, "dtype": "float64", "seed": 2}
+    net, plain = Net([5, 8, 3], **make), package.MLP([5, 8, 3], **make)
+    free = package.MLP([5, 8, 3], **(make | {"l1": 0.0, "l2": 0.0}))
+    squares, gradients = free.loss_and_gradients(x, y)
+    with_penalty, all_gradients = plain.loss_and_gradients(x, y)
+    penalty = with_penalty - squares
+    rounding = 64 * unit("float64")
+    loss, found = net.loss_and_gradients(x, y)
+    within(loss, squares / 2 + penalty, rounding)
+    within(found, all_gradients + gradients / 2, rounding * np.abs(gradients).max())
+    within(net.evaluate(x, y)["loss"], loss, rounding)
+    assert net.evaluate(x, y, loss=twice)["loss"] == plain.evaluate(x, y, loss=twice)["loss"]
+    assert net.loss_and_gradients(x, y, loss=twice)[0] == pytest.approx(with_penalty, rel=1e-12)
+    history = net.fit(x, y, validation=(x, y), epochs=1, batch_size=40, progress=False)
+    within(history.loss[0], loss, rounding)
+    assert history.val_loss[0] == net.evaluate(x, y)["loss"]
+    again = copy.deepcopy(net)  # built anew, in the same form
+    assert again.loss_and_gradients(x, y)[0] == net.loss_and_gradients(x, y)[0]

@@ -659,6 +659,32 @@ def test_class_and_sample_weights(package):
     assert net.evaluate(x[y != 2], y[y != 2])["accuracy"] > 0.9
 
 
+@pytest.mark.parametrize("output", ["softmax", "sigmoid", "identity"])
+def test_a_batch_of_no_weight(output, package, dtype):
+    """Rows of weight 0 alone: loss and gradients are those of the penalties; the step is done."""
+    x, y = blobs(40)
+    x, y = x.astype(dtype), y if output == "softmax" else np.eye(3, dtype=dtype)[y]
+    weight = np.r_[np.ones(20, dtype), np.zeros(20, dtype)]
+    for l2 in (0.0, 0.25):
+        net = small_net(package, output=output, dtype=dtype, l2=l2)
+        loss = net._loss_and_gradients(x[20:], y[20:], weight[20:], None, 0.0)
+        penalty = l2 / 2 * sum(np.square(layer.weight.astype(float)).sum() for layer in net.layers)
+        within(loss, penalty, 64 * unit(dtype) * penalty)
+        for layer in net.layers:
+            same_bits(layer.dweight + 0, layer.weight * layer.weight.dtype.type(l2) + 0)
+            assert not layer.dbias.any()
+        assert net._output_loss(net.forward(x[20:]), y[20:], weight[20:]) == 0
+    net, twin = (small_net(package, output=output, dtype=dtype) for _ in range(2))
+    settings = {"batch_size": 20, "shuffle": False, "progress": False}
+    history = net.fit(
+        x, y, sample_weight=weight, epochs=1, optimizer=package.SGD(0.5), **settings
+    )  # fmt: skip
+    first = twin.train_step(x[:20], y[:20], package.SGD(0.5))
+    assert net.step == 2
+    same_bits(net.parameters, twin.parameters)
+    within(history.loss[0], first / 2, 4 * unit("float64") * first)  # the mean over rows of steps
+
+
 def test_weights_scale_out(package):
     """A weighted mean: ten times the weights is the same training."""
     x, y = blobs(60)

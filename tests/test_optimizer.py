@@ -9,6 +9,7 @@ import pickle
 import cloudpickle
 import numpy as np
 import pytest
+from sklearn.neural_network._stochastic_optimizers import AdamOptimizer
 
 import fanin
 from cases import OPTIMIZER, params
@@ -43,8 +44,11 @@ def longhand(name: str, options: dict, p, gradients, decayed=True) -> list[np.nd
                 p = p - lr * options.get("weight_decay", 0.01) * p * decayed
             m = b1 * m + (1 - b1) * g
             v = b2 * v + (1 - b2) * g**2
-            m_hat, v_hat = m / (1 - b1**t), v / (1 - b2**t)
-            p = p - lr * m_hat / (np.sqrt(v_hat) + options.get("eps", 1e-8))
+            c1, c2, eps = 1 - b1**t, 1 - b2**t, options.get("eps", 1e-8)
+            if options.get("eps_hat"):
+                p = p - lr * np.sqrt(c2) / c1 * m / (np.sqrt(v) + eps)
+            else:
+                p = p - lr * (m / c1) / (np.sqrt(v / c2) + eps)
         found.append(p)
     return found
 
@@ -91,7 +95,9 @@ OTHER_SETTINGS = [
     ("RMSprop", {"lr": 0.01, "alpha": 0.9, "eps": 1e-3}),
     ("Adam", {"lr": 0.01, "betas": (0.5, 0.9), "eps": 1e-2}),
     ("Adam", {"lr": 0.01, "betas": (0.0, 0.0)}),
+    ("Adam", {"lr": 0.01, "eps": 1e-2, "eps_hat": True}),
     ("AdamW", {"lr": 0.01, "weight_decay": 0.3, "betas": (0.8, 0.99)}),
+    ("AdamW", {"lr": 0.01, "eps": 1e-2, "eps_hat": True, "clip_norm": 0.5}),
     ("SGD", {"lr": 0.1, "momentum": 0.5, "nesterov": True}),
 ]
 
@@ -123,6 +129,55 @@ def test_decay_mask_of_all_and_none(package, dtype, rng):
         updated(package.AdamW(0.1), decay_mask=np.zeros(40, bool)), updated(package.Adam(0.1))
     )
     same_bits(updated(package.AdamW(0.1, weight_decay=0.0)), updated(package.Adam(0.1)))
+
+
+def test_scikit_learns_adam(package, dtype, isa, rng):
+    """Its eps is added before the correction: 100 updates, each within the bound of `check`."""
+    p = rng.standard_normal(1000).astype(dtype)
+    expected = p.astype(np.float64)
+    theirs = AdamOptimizer([expected], learning_rate_init=0.01, epsilon=1e-3)
+    ours = package.Adam(0.01, eps=1e-3, eps_hat=True)
+    pytorchs, q = package.Adam(0.01, eps=1e-3), p.copy()
+    for t in range(100):
+        g = (rng.choice([-1, 1], 1000) * rng.uniform(0.1, 1, 1000)).astype(dtype)
+        theirs.update_params([expected], [g.astype(np.float64)])
+        ours.update(p, g)
+        pytorchs.update(q, g)
+        within(p, expected, (t + 1) * unit(dtype) * (2 * np.abs(expected) + 2 + 32 * 0.1))
+    # the other eps is 1 / 32 of theirs at first: up to a quarter of a step of 0.01 between them
+    assert np.abs(q - expected).max() > 1e-3
+
+
+def test_eps_hat_set_later(rng):
+    """Read at each update; on gradients this small the two differ by most of a step."""
+    p, g = np.zeros(20), np.full(20, 1e-8)
+    optimizer = fanin.Adam(1.0)
+    optimizer.update(p, g)
+    # m / c1 = sqrt(v / c2) = eps; a dozen roundings of parts of 1
+    within(p, np.full(20, -0.5), 12 * unit("float64"))
+    optimizer.reset()
+    optimizer.eps_hat = True
+    q = np.zeros(20)
+    optimizer.update(q, g)
+    root = math.sqrt(1 - 0.999)  # sqrt(c2), and sqrt(v) = root eps
+    within(q, np.full(20, -root / (root + 1)), 12 * unit("float64"))
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_momentum_of_one(nesterov, package, dtype, rng):
+    """No sum that fades: set as an attribute, as the constructor refuses it."""
+    p = rng.standard_normal(100).astype(dtype)
+    gradients = (0.1 + rng.random((STEPS, 100))).astype(dtype)
+    options = {"lr": 0.1, "momentum": 1.0, "nesterov": nesterov}
+    expected = longhand("SGD", options, p, gradients)
+    optimizer = package.SGD(0.1, momentum=0.9, nesterov=nesterov)
+    optimizer.momentum = 1.0
+    for t, g in enumerate(gradients):
+        optimizer.update(p, g)
+        # t + 1 sums of at most t + 2 gradients below 1.1, three roundings each
+        within(p, expected[t], 3 * (t + 1) * unit(dtype) * (np.abs(expected[t]) + 0.1 * 1.1 * 7))
+    steps = STEPS + nesterov
+    within(optimizer.step_size(0.1), 0.1 * steps, 2 * unit("float64") * 0.1 * steps)
 
 
 @pytest.mark.parametrize("name", ["SGD", "RMSprop", "Adam", "AdamW"])
@@ -264,6 +319,7 @@ def test_repr_makes_it_again(package):
         package.SGD(0.1, momentum=0.9, nesterov=True),
         package.RMSprop(0.2, alpha=0.8),
         package.Adam(0.3, betas=(0.8, 0.9)),
+        package.Adam(0.3, eps_hat=True),
         package.AdamW(0.4, weight_decay=0.2),
         package.RMSprop(0.5, clip_norm=1, clip_value=0.5),
     ):

@@ -17,6 +17,7 @@ OPTIMIZERS = {
     "nesterov": lambda package, lr: package.SGD(lr, momentum=0.75, nesterov=True),
     "rmsprop": lambda package, lr: package.RMSprop(lr, eps=1e-3),
     "adam": lambda package, lr: package.Adam(lr, eps=1e-3),
+    "eps_hat": lambda package, lr: package.Adam(lr, eps=1e-3, eps_hat=True),
     "adamw": lambda package, lr: package.AdamW(lr, eps=1e-3, weight_decay=0.0),
 }
 

@@ -11,6 +11,7 @@ import pytest
 import fanin
 from cases import ACTIVATIONS
 from compare import same_bits
+from fanin.reference.loss import LossForm
 
 THREADS = (1, 2, 3, 8)
 
@@ -377,6 +378,102 @@ def test_clipping_as_in_the_reference(limits):
             net.train_step(x, y, optimizer)
         nets.append(net)
     assert np.abs(nets[0].parameters - nets[1].parameters).max() < 1e-10
+
+
+@pytest.mark.parametrize("make", [fanin.Adam, fanin.AdamW])
+def test_eps_hat_in_steps(make):
+    compare([9, 30, 4], 50, optimizer=lambda: make(1e-2, eps=1e-3, eps_hat=True))
+    compare([9, 70, 4], 50, optimizer=lambda: make(1e-2, eps=1e-3, eps_hat=True), batch_norm=True)
+
+
+@pytest.mark.parametrize("form", [LossForm(0.5, 2.5), LossForm(3.0, 3.0, 0.2)], ids=str)
+@pytest.mark.parametrize("output", ["softmax", "sigmoid", "identity"])
+def test_forms_of_the_loss(output, form, monkeypatch):
+    """Few columns and many: steps and their pieces, and what the reference says."""
+    for sizes in ([9, 30, 4], [9, 70, 21]):
+        x, y = next(batches(sizes, 50, output, "float64"))
+        plain = fanin.MLP(sizes, output=output, dtype="float64").loss_and_gradients(x, y)[0]
+        with monkeypatch.context() as patch:
+            for package in (fanin, fanin.reference):
+                patch.setattr(package.MLP, "_loss_form", form)
+            compare(sizes, 50, output=output, batch_norm=True)
+            compare(sizes, 50, output=output, optimizer=lambda: fanin.SGD(0.1),
+                    weights=lambda rows: np.arange(rows) / 16)  # fmt: skip
+            losses, nets = [], []
+            for package in (fanin, fanin.reference):
+                net, rule = package.MLP(sizes, output=output, dtype="float64"), package.SGD(0.1)
+                losses.append([net.train_step(x, y, rule) for _ in range(3)])
+                nets.append(net)
+        # three steps of float64 from the same weights: some hundred roundings of 1e-16 each
+        assert np.abs(nets[0].parameters - nets[1].parameters).max() < 1e-12
+        assert losses[0] == pytest.approx(losses[1], rel=1e-12)
+        assert abs(losses[0][0] - plain) > 0.1 * plain
+
+
+def without_fading(package, lr):
+    optimizer = package.SGD(lr, momentum=0.9)
+    optimizer.momentum = 1.0
+    return optimizer
+
+
+def test_momentum_of_one_in_steps():
+    """Compiled steps have the bits of the pieces, and are as near to the reference's as above."""
+    compare([9, 30, 4], 50, optimizer=lambda: without_fading(fanin, 1e-2))
+    for limits in ({}, {"l1": 1e-2, "l1_step": "proximal"}):
+        nets = []
+        for package in (fanin, fanin.reference):
+            net = package.MLP([9, 30, 4], dtype="float64", activation="tanh", **limits)
+            x, y = next(batches([9, 30, 4], 200, "softmax", "float64"))
+            net.fit(x, y, epochs=3, batch_size=60, optimizer=without_fading(package, 1e-2),
+                    progress=False)  # fmt: skip
+            nets.append(net)
+        assert np.isfinite(nets[0].parameters).all()
+        assert np.abs(nets[0].parameters - nets[1].parameters).max() < 1e-10
+    assert (nets[0].layers[0].weight == 0).any()
+
+
+@pytest.mark.parametrize("settings", [
+    {}, {"batch_norm": True, "dropout": 0.2}, {"l1_step": "proximal"}, {"precision": "bfloat16"},
+], ids=str)  # fmt: skip
+@pytest.mark.parametrize("sizes", [[9, 30, 4], [9, 1030, 17]], ids=str)
+def test_penalties_that_change(sizes, settings, threads):
+    """From their step on, the bits of a network that was built with them; to none, from none."""
+    net, rule = fanin.MLP(sizes, seed=3, **settings), fanin.Adam(1e-2)
+    steps = list(batches(sizes, 50, "softmax", "float32", count=6))
+    order = [(0.0, 0.0), (0.0, 0.3), (1e-3, 0.0), (0.0, 0.0), (2e-3, 0.1), (1e-3, 0.0)]
+    for (l1, l2), (x, y) in zip(order, steps, strict=True):
+        twin, twin_rule = fanin.MLP(sizes, seed=3, l1=l1, l2=l2, **settings), copy.deepcopy(rule)
+        for name in ("parameters", "running_mean", "running_var", "step"):
+            setattr(twin, name, getattr(net, name))
+        net._set_penalties(l1, l2)
+        assert {(layer.l1, layer.l2) for layer in net.layers} == {(l1, l2)}
+        assert net.loss_and_gradients(x, y)[0] == twin.loss_and_gradients(x, y)[0]
+        same_bits(net.gradients, twin.gradients)
+        assert net.evaluate(x, y) == twin.evaluate(x, y)
+        assert net.train_step(x, y, rule) == twin.train_step(x, y, twin_rule)
+        same_bits(net.parameters, twin.parameters)
+    again = pickle.loads(pickle.dumps(net))
+    net.train_step(*steps[0], rule)
+    again.train_step(*steps[0], twin_rule)
+    same_bits(again.parameters, net.parameters)
+
+
+def test_penalties_that_change_in_the_reference():
+    """The same loss and gradients as one built with them."""
+    x, y = next(batches([9, 30, 4], 50, "softmax", "float64"))
+    net = fanin.reference.MLP([9, 30, 4], l1=1.0, dtype="float64")
+    twin = fanin.reference.MLP([9, 30, 4], l1=1e-3, l2=0.1, dtype="float64")
+    net._set_penalties(1e-3, 0.1)
+    assert net.loss_and_gradients(x, y)[0] == twin.loss_and_gradients(x, y)[0]
+    same_bits(net.gradients, twin.gradients)
+
+
+def test_no_penalty_below_zero():
+    net = fanin.MLP([9, 30, 4], l1=0.5)
+    for wrong in (-1.0, float("nan")):
+        with pytest.raises(ValueError, match="penalties"):
+            net._set_penalties(0.1, wrong)
+    assert [(layer.l1, layer.l2) for layer in net.layers] == [(0.5, 0.0)] * 2
 
 
 def test_many_steps():

@@ -7,6 +7,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <optional>
@@ -256,6 +257,10 @@ class Released {
   bool ending_;  // by this very thread
   PyThreadState* state_;
 };
+
+// Value, gradient, least, most.
+using FormArguments = std::array<double, 4>;
+inline LossForm form_of(const FormArguments& form) { return {form[0], form[1], form[2], form[3]}; }
 
 // While it lives: the interpreter is released and the floating-point mode is ours.
 class Computing {

@@ -82,8 +82,9 @@ template <class T>
 class BoundNetwork {
  public:
   BoundNetwork(const std::vector<LayerArguments>& layers, int output, uint64_t seed, bool bfloat16,
-               uint32_t input_threshold, bool proximal, py::array parameters, py::array gradients,
-               py::array running_mean, py::array running_var)
+               uint32_t input_threshold, bool proximal, const FormArguments& form,
+               py::array parameters, py::array gradients, py::array running_mean,
+               py::array running_var)
       : parameters_(std::move(parameters)),
         gradients_(std::move(gradients)),
         running_mean_(std::move(running_mean)),
@@ -117,7 +118,8 @@ class BoundNetwork {
     takes_any_numbers_ = Output(output) == Output::identity;
     least_rows_ = running_count > 0 ? 2 : 1;
     network_ = std::make_unique<Network<T>>(
-        configs, NetworkConfig{Output(output), seed, bfloat16, input_threshold, proximal},
+        configs,
+        NetworkConfig{Output(output), seed, bfloat16, input_threshold, proximal, form_of(form)},
         out_vector<T>(parameters_, "parameters", count),
         out_vector<T>(gradients_, "gradients", count),
         out_vector<T>(running_mean_, "running_mean", running_count),
@@ -197,6 +199,14 @@ class BoundNetwork {
     }
     const Computing computing;
     network_->constrain(computing.context, optimizer.is_none() ? nullptr : &bound.rule, update);
+  }
+
+  void set_penalties(double l1, double l2) {
+    const InUse mine(in_use_);
+    if (!(l1 >= 0 && l2 >= 0)) {
+      refuse("penalties", "numbers >= 0");
+    }
+    network_->set_penalties(l1, l2);
   }
 
   // Adds the steps done to optimizer.steps and net.step; returns (rows done, loss + the sum of each
@@ -434,12 +444,13 @@ void bind_network_of(py::module_& module, const char* name) {
   using Bound = BoundNetwork<T>;
   py::class_<Bound>(module, name)
       .def(py::init<const std::vector<LayerArguments>&, int, uint64_t, bool, uint32_t, bool,
-                    py::array, py::array, py::array, py::array>())
+                    const FormArguments&, py::array, py::array, py::array, py::array>())
       .def("forward", &Bound::forward)
       .def("infer", &Bound::infer)
       .def("backward", &Bound::backward)
       .def("loss_and_gradients", &Bound::loss_and_gradients)
       .def("constrain", &Bound::constrain)
+      .def("set_penalties", &Bound::set_penalties)
       .def("train", &Bound::train)
       .def("train_step", &Bound::train_step)
       .def_property_readonly("monitored", &Bound::monitored)

@@ -267,7 +267,7 @@ void histogram(const py::array& a, const py::array& edges, py::array counts) {
 template <auto Member32, auto Member64>
 double loss(const py::array& z, const Optional& labels, const Optional& targets,
             const Optional& sample_weight, const Optional& class_weight, double label_smoothing,
-            double divisor, Optional dz) {
+            double divisor, const FormArguments& form, Optional dz) {
   return with_dtype(z, "z", [&]<class T>() {
     Loss<T> of{};
     of.z = rows_matrix<T>(z, "z", z.shape(0), z.ndim() == 2 ? z.shape(1) : 0);
@@ -289,6 +289,7 @@ double loss(const py::array& z, const Optional& labels, const Optional& targets,
     of.class_weight = vector_or_null<T>(class_weight, "class_weight", cols);
     of.label_smoothing = label_smoothing;
     of.divisor = divisor;
+    of.form = form_of(form);
     if (dz) {
       of.dz = out_matrix<T>(*dz, "dz", rows, cols);
     }

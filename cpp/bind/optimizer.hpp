@@ -68,8 +68,8 @@ struct BoundRule {
 template <class T>
 BoundRule<T> rule_of(py::handle optimizer, int64_t count) try {
   static const Name number("number"), state("state"), momentum("momentum"), nesterov("nesterov"),
-      alpha("alpha"), betas("betas"), eps("eps"), weight_decay("weight_decay"), mean("mean"),
-      square("square"), clip_norm("clip_norm"), clip_value("clip_value");
+      alpha("alpha"), betas("betas"), eps("eps"), eps_hat("eps_hat"), weight_decay("weight_decay"),
+      mean("mean"), square("square"), clip_norm("clip_norm"), clip_value("clip_value");
   BoundRule<T> bound;
   auto& [rule, first, second] = bound;
   const auto arrays = py::cast<py::dict>(state.of(optimizer));
@@ -91,6 +91,7 @@ BoundRule<T> rule_of(py::handle optimizer, int64_t count) try {
       rule.beta1 = both.first;
       rule.beta2 = both.second;
       rule.eps = eps.number_of(optimizer);
+      rule.eps_hat = py::cast<bool>(eps_hat.of(optimizer));
       rule.weight_decay = rule.rule == Rule::adamw ? weight_decay.number_of(optimizer) : 0;
       first = mean.in(arrays);
       second = square.in(arrays);

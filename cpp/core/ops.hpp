@@ -199,6 +199,15 @@ struct BatchNormBackward {
   T* scratch;                // 2 * column_sum_scratch(m, n)
 };
 
+constexpr double unlimited = __builtin_inf();
+
+// How a loss is stated: factors on its value and on dz; and the least and the most that a row of a
+// softmax, or an element of a sigmoid, may cost in the value (NaN stays NaN).
+struct LossForm {
+  double value = 1, gradient = 1;
+  double least = -unlimited, most = unlimited;
+};
+
 // Losses: mean over the batch, and their gradient. `dz` may alias `z`.
 template <class T>
 struct Loss {
@@ -211,6 +220,7 @@ struct Loss {
   double divisor;          // the sum of weights the loss is divided by
   View<T> dz;              // (m, n), unit column stride; data may be null: no gradient
   double* row_loss;        // (m), scratch
+  LossForm form{};
 };
 
 // A row of weights is penalised in pieces of so many columns.
@@ -222,8 +232,6 @@ static inline int64_t penalty_pieces(int64_t cols) {
 // A norm is summed in pieces of so many elements.
 constexpr int64_t norm_piece = 8192;
 static inline int64_t norm_pieces(int64_t count) { return (count + norm_piece - 1) / norm_piece; }
-
-constexpr double unlimited = __builtin_inf();
 
 // Sums of squares over some parameters, in 16 lanes: of their gradients, in double since those that
 // vanish or explode are what one looks for, and of what an update adds to them.
@@ -242,10 +250,10 @@ struct Update {
   T* first;   // momentum, mean of gradients; null where the rule has none
   T* second;  // mean of squared gradients; likewise
   int64_t count;
-  double lr;            // Adam: lr / (1 - beta1^t)
+  double lr;            // Adam: lr / (1 - beta1^t); with eps_hat times sqrt(1 - beta2^t)
   double beta1, beta2;  // momentum or beta1; alpha or beta2
   double eps;
-  double correction;  // Adam: 1 / sqrt(1 - beta2^t); else 1
+  double correction;  // Adam without eps_hat: 1 / sqrt(1 - beta2^t); else 1
   double step_size;   // what a steady gradient is multiplied with, but for `second`; for `shrink`
   double decay;
   const uint8_t* decay_mask;  // (count) not 0 where a parameter decays; null: everywhere

@@ -9,7 +9,9 @@
 //   mean squared error
 //       loss = sum w_i (z - t)^2 / D,  dz = 2 w_i (z - t) / D
 //
-// D, the divisor, is the caller's. exp sees z - max(z), so nothing overflows. Sums over a row run
+// D, the divisor, is the caller's, as is the form: loss and dz have factors of their own, and in
+// the loss a row of the softmax, or an element of the sigmoid, costs no less and no more than it
+// says, before weights and factor. exp sees z - max(z), so nothing overflows. Sums over a row run
 // in 16 lanes, sums over rows in double.
 #pragma once
 
@@ -66,6 +68,30 @@ template <class T>
   return lane[0];
 }
 
+// What a row costs within the ends of the form; NaN is neither below nor above.
+[[gnu::always_inline]] inline double cut(const LossForm& form, double loss) {
+  return loss < form.least ? form.least : loss > form.most ? form.most : loss;
+}
+
+// Elements likewise: min and max give their second operand where one is NaN.
+template <class T>
+[[gnu::always_inline]] inline Vec<T> cut(const LossForm& form, Vec<T> loss) {
+  return max(broadcast(T(form.least)), min(broadcast(T(form.most)), loss));
+}
+
+// What the loss of row r is multiplied with, before the division.
+template <class T>
+[[gnu::always_inline]] inline double row_factor(const Loss<T>& loss, int64_t r) {
+  return loss.form.value * (loss.sample_weight != nullptr ? double(loss.sample_weight[r]) : 1);
+}
+
+// What d of its row r, but for `factor`, is multiplied with; rounded to T once.
+template <class T>
+[[gnu::always_inline]] inline T d_factor(const Loss<T>& loss, int64_t r, double factor) {
+  const double weight = loss.sample_weight != nullptr ? double(loss.sample_weight[r]) : 1;
+  return T(factor * loss.form.gradient * weight / loss.divisor);
+}
+
 template <class T>
 void softmax(const Context& context, View<const T> z, View<T> p) {
   auto body = [&](int64_t block, void*) {
@@ -87,7 +113,6 @@ double softmax_row(const Loss<T>& loss, int64_t r) {
   const T* z = loss.z.at(r, 0);
   const T smooth = T(loss.label_smoothing);
   const T off = smooth / T(n), on = T(1) - smooth;
-  const T row_weight = loss.sample_weight != nullptr ? loss.sample_weight[r] : T(1);
   const int64_t label = loss.labels != nullptr ? loss.labels[r] : -1;
 
   // v_c q_c of vector c: the target distribution times the class weights.
@@ -128,20 +153,20 @@ double softmax_row(const Loss<T>& loss, int64_t r) {
   const T sum = exps.sum(), weight = targets.sum();
   if (loss.dz.data != nullptr) {
     const Vec<T> p_scale = broadcast(weight / sum);
-    const Vec<T> scale = broadcast(T(double(row_weight) / loss.divisor));
+    const Vec<T> scale = broadcast(d_factor(loss, r, 1));
     for_row<T>(n, [&](int64_t c, int lanes, int) {
       const Vec<T> e = load_lanes(loss.dz.at(r, c), lanes);
       store_lanes(loss.dz.at(r, c), scale * (e * p_scale - target(c, lanes)), lanes);
     });
   }
-  return double(row_weight) * (double(weight) * double(log_of(sum)) - double(dots.sum()));
+  const double row = double(weight) * double(log_of(sum)) - double(dots.sum());
+  return row_factor(loss, r) * cut(loss.form, row);
 }
 
 template <class T>
 double sigmoid_row(const Loss<T>& loss, int64_t r) {
   const T smooth = T(loss.label_smoothing);
-  const T row_weight = loss.sample_weight != nullptr ? loss.sample_weight[r] : T(1);
-  const Vec<T> scale = broadcast(T(double(row_weight) / loss.divisor));
+  const Vec<T> scale = broadcast(d_factor(loss, r, 1));
   Lanes16<T> total;
   total.clear();
   for_row<T>(loss.z.cols, [&](int64_t c, int lanes, int lane) {
@@ -149,7 +174,7 @@ double sigmoid_row(const Loss<T>& loss, int64_t r) {
     const Vec<T> t = fma(broadcast(T(1) - smooth), load_lanes(loss.targets.at(r, c), lanes),
                          broadcast(smooth / 2));
     // softplus(z) - z t
-    Vec<T> row = fnma(z, t, softplus(z));
+    Vec<T> row = cut(loss.form, fnma(z, t, softplus(z)));
     if (lanes < width<T>) {
       row = select(first<T>(lanes), row, zero<T>());
     }
@@ -158,13 +183,12 @@ double sigmoid_row(const Loss<T>& loss, int64_t r) {
       store_lanes(loss.dz.at(r, c), scale * (sigmoid(z) - t), lanes);
     }
   });
-  return double(row_weight) * double(total.sum());
+  return row_factor(loss, r) * double(total.sum());
 }
 
 template <class T>
 double squared_row(const Loss<T>& loss, int64_t r) {
-  const T row_weight = loss.sample_weight != nullptr ? loss.sample_weight[r] : T(1);
-  const Vec<T> scale = broadcast(T(2 * double(row_weight) / loss.divisor));
+  const Vec<T> scale = broadcast(d_factor(loss, r, 2));
   Lanes16<T> total;
   total.clear();
   for_row<T>(loss.z.cols, [&](int64_t c, int lanes, int lane) {
@@ -175,7 +199,7 @@ double squared_row(const Loss<T>& loss, int64_t r) {
       store_lanes(loss.dz.at(r, c), scale * off, lanes);
     }
   });
-  return double(row_weight) * double(total.sum());
+  return row_factor(loss, r) * double(total.sum());
 }
 
 // ---- few columns: at most 16, width<T> rows at once, each in a lane of its own
@@ -226,14 +250,13 @@ template <class T>
   return lane[0];
 }
 
-// weight / divisor * factor of each row, rounded to T once.
+// d_factor of each row.
 template <class T>
-[[gnu::always_inline]] inline Vec<T> row_scale(const Loss<T>& loss, int64_t r0, int rows,
+[[gnu::always_inline]] inline Vec<T> d_factors(const Loss<T>& loss, int64_t r0, int rows,
                                                double factor) {
   T lane[width<T>] = {};
   for (int i = 0; i < rows; ++i) {
-    const T weight = loss.sample_weight != nullptr ? loss.sample_weight[r0 + i] : T(1);
-    lane[i] = T(factor * double(weight) / loss.divisor);
+    lane[i] = d_factor(loss, r0 + i, factor);
   }
   return load(lane);
 }
@@ -284,7 +307,7 @@ void softmax_columns(const Loss<T>& loss, int64_t r0, int rows) {
   }
   const Vec<T> sum = tree_sum(exps), weight = tree_sum(targets);
   if (loss.dz.data != nullptr) {
-    const Vec<T> p_scale = weight / sum, scale = row_scale(loss, r0, rows, 1);
+    const Vec<T> p_scale = weight / sum, scale = d_factors(loss, r0, rows, 1);
     for (int c = 0; c < n; ++c) {
       e[c] = scale * (e[c] * p_scale - q[c]);
     }
@@ -295,10 +318,8 @@ void softmax_columns(const Loss<T>& loss, int64_t r0, int rows) {
   store(logs, log(sum));
   store(products, tree_sum(dots));
   for (int i = 0; i < rows; ++i) {
-    const double row_weight =
-        loss.sample_weight != nullptr ? double(loss.sample_weight[r0 + i]) : 1;
-    loss.row_loss[r0 + i] =
-        row_weight * (double(weights[i]) * double(logs[i]) - double(products[i]));
+    const double row = double(weights[i]) * double(logs[i]) - double(products[i]);
+    loss.row_loss[r0 + i] = row_factor(loss, r0 + i) * cut(loss.form, row);
   }
 }
 
@@ -309,7 +330,7 @@ template <class T, class Term>
   Vec<T> z[16], t[16], terms[16];
   load_columns(loss.z, r0, rows, z);
   load_columns(loss.targets, r0, rows, t);
-  const Vec<T> scale = row_scale(loss, r0, rows, factor);
+  const Vec<T> scale = d_factors(loss, r0, rows, factor);
   for (int c = 0; c < 16; ++c) {
     terms[c] = zero<T>();
     if (c < loss.z.cols) {
@@ -324,9 +345,7 @@ template <class T, class Term>
   T totals[width<T>];
   store(totals, tree_sum(terms));
   for (int i = 0; i < rows; ++i) {
-    const double row_weight =
-        loss.sample_weight != nullptr ? double(loss.sample_weight[r0 + i]) : 1;
-    loss.row_loss[r0 + i] = row_weight * double(totals[i]);
+    loss.row_loss[r0 + i] = row_factor(loss, r0 + i) * double(totals[i]);
   }
 }
 
@@ -336,7 +355,7 @@ void sigmoid_columns(const Loss<T>& loss, int64_t r0, int rows) {
   sum_columns(loss, r0, rows, 1, [&](Vec<T> z, Vec<T> target, Vec<T>& slope) {
     const Vec<T> t = fma(broadcast(T(1) - smooth), target, broadcast(smooth / 2));
     slope = sigmoid(z) - t;
-    return fnma(z, t, softplus(z)) + zero<T>();
+    return cut(loss.form, fnma(z, t, softplus(z))) + zero<T>();
   });
 }
 

@@ -3,7 +3,8 @@
 //   SGD       v = momentum v + g           p -= lr v       (Nesterov: p -= lr (g + momentum v))
 //   RMSprop   s = alpha s + (1 - alpha) g^2                 p -= lr g / (sqrt(s) + eps)
 //   Adam      m = m + (1 - beta1)(g - m)   s = beta2 s + (1 - beta2) g^2
-//             p -= lr / (1 - beta1^t) m / (sqrt(s) / sqrt(1 - beta2^t) + eps)
+//             p -= lr / (1 - beta1^t) m / (sqrt(s) / sqrt(1 - beta2^t) + eps), or with eps_hat
+//             p -= lr sqrt(1 - beta2^t) / (1 - beta1^t) m / (sqrt(s) + eps)
 //   AdamW     first p -= lr weight_decay p where p is decayed, then Adam
 //
 // (Kingma and Ba, arXiv:1412.6980; Loshchilov and Hutter, arXiv:1711.05101.) Moments below the

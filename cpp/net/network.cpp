@@ -79,13 +79,31 @@ Network<T>::Network(std::vector<LayerConfig> layers, const NetworkConfig& config
       state.inv_std.resize(size_t(layer.fan_out));
     }
     if (layer.penalised()) {
-      state.penalties.resize(size_t(layer.fan_in * penalty_pieces(layer.fan_out)));
+      reserve_penalties(l);
     }
   }
 }
 
 template <class T>
 Network<T>::~Network() = default;
+
+template <class T>
+void Network<T>::reserve_penalties(size_t l) {
+  const LayerConfig& layer = layers_[l];
+  states_[l].penalties.resize(size_t(layer.fan_in * penalty_pieces(layer.fan_out)));
+}
+
+// Plans of steps ask a layer at each step whether it is penalised.
+template <class T>
+void Network<T>::set_penalties(double l1, double l2) {
+  for (size_t l = 0; l < layers_.size() && (l1 > 0 || l2 > 0); ++l) {
+    reserve_penalties(l);  // before anything changes: there may be no memory
+  }
+  for (LayerConfig& layer : layers_) {
+    layer.l1 = l1;
+    layer.l2 = l2;
+  }
+}
 
 template <class T>
 void Network<T>::reserve(int64_t rows, bool training) {
@@ -467,7 +485,8 @@ void Network<T>::loss(const Context& context, int64_t r0, int64_t r1) {
                      targets_.label_smoothing,
                      divisor_,
                      z,
-                     row_loss_.data() + r0};
+                     row_loss_.data() + r0,
+                     config_.form};
   switch (config_.output) {
     case Output::softmax:
       ops.softmax_cross_entropy(context, loss);

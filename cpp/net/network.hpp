@@ -88,6 +88,7 @@ struct NetworkConfig {
   bool bfloat16;             // products round their inputs to it
   uint32_t input_threshold;  // of 65536: dropout of the inputs
   bool proximal;             // l1 is seen to by a proximal step after each update
+  LossForm form{};
 };
 
 template <class T>
@@ -121,6 +122,9 @@ class Network {
   // What follows an update by this rule: proximal steps and limits of norms. `rule` may be null
   // where there are no proximal steps.
   void constrain(const Context& context, const OptimizerRule<T>* rule, const Update<T>& update);
+
+  // Lets these be the penalties of every layer from the next gradients on.
+  void set_penalties(double l1, double l2);
 
   // How many batches were monitored: statistics are of the last one.
   int64_t monitored() const { return monitored_; }
@@ -190,6 +194,7 @@ class Network {
   };
 
   void reserve(int64_t rows, bool training);
+  void reserve_penalties(size_t layer);
 
   // What belongs to a layer, for the batch of the last training forward. No memory where it is not
   // kept.

@@ -18,6 +18,7 @@ struct OptimizerRule {
   T* first;   // (parameters) or null
   T* second;  // (parameters) or null
   double clip_norm = unlimited, clip_value = unlimited;
+  bool eps_hat = false;  // Adam: eps is added to the root before that is corrected
 };
 
 // x^n by squaring: the same bits everywhere, which pow() does not promise.
@@ -40,7 +41,8 @@ static inline Update<T> update_of(const OptimizerRule<T>& rule, double lr, int64
   update.step_size = lr;
   if (rule.rule == Rule::sgd) {  // a sum of gradients
     const int64_t terms = steps_done + (rule.nesterov ? 2 : 1);
-    update.step_size = lr * (1 - power(rule.beta1, terms)) / (1 - rule.beta1);
+    update.step_size = rule.beta1 == 1 ? lr * double(terms)
+                                       : lr * (1 - power(rule.beta1, terms)) / (1 - rule.beta1);
   }
   update.beta1 = rule.beta1;
   update.beta2 = rule.beta2;
@@ -49,7 +51,13 @@ static inline Update<T> update_of(const OptimizerRule<T>& rule, double lr, int64
   update.clip_value = rule.clip_value;
   if (rule.rule == Rule::adam || rule.rule == Rule::adamw) {
     update.lr = lr / (1 - power(rule.beta1, steps_done + 1));
-    update.correction = 1 / __builtin_sqrt(1 - power(rule.beta2, steps_done + 1));
+    const double root = __builtin_sqrt(1 - power(rule.beta2, steps_done + 1));
+    if (rule.eps_hat) {
+      update.lr *= root;
+      update.step_size *= root;
+    } else {
+      update.correction = 1 / root;
+    }
     update.decay = lr * rule.weight_decay;
   }
   return update;

@@ -2,7 +2,8 @@
 
 Arrays are float32 or float64, one dtype a call; outputs are written, None leaves one out.
 `Dropout` is (threshold, seed, step, layer), `Stats` (mean, std, min, max, zeros, saturated,
-unit_mean, unit_zeros).
+unit_mean, unit_zeros),
+`Form` (factor on the loss, factor on dz, least and most that a row or an element costs).
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 Array: TypeAlias = NDArray[Any]
 Dropout: TypeAlias = tuple[int, int, int, int]
 Stats: TypeAlias = tuple[float, float, float, float, int, int, Array, Array]
+Form: TypeAlias = tuple[float, float, float, float]
 Layer: TypeAlias = tuple[int, int, int, int, int, float, float, float]
 
 # ---- the machine
@@ -91,6 +93,7 @@ def softmax_cross_entropy(
     class_weight: Array | None,
     label_smoothing: float,
     divisor: float,
+    form: Form,
     dz: Array | None,
     /,
 ) -> float: ...
@@ -102,6 +105,7 @@ def sigmoid_cross_entropy(
     class_weight: Array | None,
     label_smoothing: float,
     divisor: float,
+    form: Form,
     dz: Array | None,
     /,
 ) -> float: ...
@@ -113,6 +117,7 @@ def mean_squared_error(
     class_weight: Array | None,
     label_smoothing: float,
     divisor: float,
+    form: Form,
     dz: Array | None,
     /,
 ) -> float: ...
@@ -148,6 +153,7 @@ class _Network:
         bfloat16: bool,
         input_threshold: int,
         proximal: bool,
+        form: Form,
         parameters: Array,
         gradients: Array,
         running_mean: Array,
@@ -169,6 +175,7 @@ class _Network:
         /,
     ) -> float: ...
     def constrain(self, optimizer: Any, lr: float, /) -> None: ...
+    def set_penalties(self, l1: float, l2: float, /) -> None: ...
     def train(
         self,
         x: Array,

@@ -9,7 +9,7 @@ from . import _core
 from .activation import as_rows
 from .reference import arguments
 from .reference.arguments import Array
-from .reference.loss import ClassWeight
+from .reference.loss import PLAIN, ClassWeight, LossForm
 
 
 def softmax_cross_entropy(
@@ -143,8 +143,9 @@ def softmax_loss(
     sample_weight: Array | None,
     class_weight: Array | None,
     label_smoothing: float,
+    form: LossForm = PLAIN,
 ) -> tuple[float, Array]:
-    """Return what `softmax_cross_entropy` does, of checked arguments."""
+    """Return what `softmax_cross_entropy` does, of checked arguments and in this form."""
     if labels.ndim == 1 and class_weight is not None:
         weights = class_weight[labels].astype(np.float64)
         divisor = float((weights if sample_weight is None else weights * sample_weight).sum())
@@ -159,21 +160,29 @@ def softmax_loss(
         _vector(class_weight),
         label_smoothing,
         divisor or math.inf,  # of no weight: loss and gradient are 0
+        form.numbers(),
         dz,
     )
     return loss, dz
 
 
 def sigmoid_loss(
-    z: Array, targets: Array, sample_weight: Array | None, label_smoothing: float
+    z: Array,
+    targets: Array,
+    sample_weight: Array | None,
+    label_smoothing: float,
+    form: LossForm = PLAIN,
 ) -> tuple[float, Array]:
-    """Return what `sigmoid_cross_entropy` does, of checked arguments."""
-    return _elementwise(_core.sigmoid_cross_entropy, z, targets, sample_weight, label_smoothing)
+    """Return what `sigmoid_cross_entropy` does, likewise."""
+    function = _core.sigmoid_cross_entropy
+    return _elementwise(function, z, targets, sample_weight, label_smoothing, form)
 
 
-def squared_loss(y: Array, targets: Array, sample_weight: Array | None) -> tuple[float, Array]:
-    """Return what `mean_squared_error` does, of checked arguments."""
-    return _elementwise(_core.mean_squared_error, y, targets, sample_weight, 0.0)
+def squared_loss(
+    y: Array, targets: Array, sample_weight: Array | None, form: LossForm = PLAIN
+) -> tuple[float, Array]:
+    """Return what `mean_squared_error` does, likewise."""
+    return _elementwise(_core.mean_squared_error, y, targets, sample_weight, 0.0, form)
 
 
 def _elementwise(
@@ -182,12 +191,15 @@ def _elementwise(
     targets: Array,
     sample_weight: Array | None,
     label_smoothing: float,
+    form: LossForm,
 ) -> tuple[float, Array]:
     rows = _columns(z)
     dz = np.empty(rows.shape, z.dtype)
     divisor = _total(sample_weight, rows.shape[0]) * rows.shape[1] or math.inf
     weight = _vector(sample_weight)
-    loss = function(rows, None, _columns(targets), weight, None, label_smoothing, divisor, dz)
+    loss = function(
+        rows, None, _columns(targets), weight, None, label_smoothing, divisor, form.numbers(), dz
+    )
     return loss, dz.reshape(z.shape)
 
 

@@ -62,6 +62,7 @@ class MLP(network.MLP):
             self.precision == "bfloat16",
             dropout_threshold(self.input_dropout),
             self.l1_step == "proximal",
+            self._loss_form.numbers(),
             self._parameters,
             self._gradients,
             self._running_mean,
@@ -141,6 +142,11 @@ class MLP(network.MLP):
         )  # fmt: skip
 
     train_step.__doc__ = network.MLP.train_step.__doc__
+
+    def _set_penalties(self, l1: float, l2: float) -> None:
+        with self._lock:
+            self._compiled.set_penalties(l1, l2)  # refuses what is below 0
+            super()._set_penalties(l1, l2)
 
     def _constrain(self, optimizer: Any, lr: float) -> None:
         if is_compiled(optimizer):
@@ -247,10 +253,10 @@ class MLP(network.MLP):
 
     def _output_loss(self, z: Array, y: Array, sample_weight: Array | None) -> float:
         if self.output == "softmax":
-            return softmax_loss(z, y, sample_weight, None, 0.0)[0]
+            return softmax_loss(z, y, sample_weight, None, 0.0, self._loss_form)[0]
         if self.output == "sigmoid":
-            return sigmoid_loss(z, y, sample_weight, 0.0)[0]
-        return squared_loss(z, y, sample_weight)[0]
+            return sigmoid_loss(z, y, sample_weight, 0.0, self._loss_form)[0]
+        return squared_loss(z, y, sample_weight, self._loss_form)[0]
 
     def _probabilities(self, z: Array) -> Array:
         p = np.empty_like(z)
@@ -326,6 +332,8 @@ def _targets(y: Array, sample_weight: Array | None, class_weight: Array | None) 
 
 def _is_direct(x: Array) -> bool:
     """Whether compiled code reads such rows as they are."""
+    if not isinstance(x, np.ndarray):
+        return False
     whole = x.flags.aligned and all(stride % x.itemsize == 0 for stride in x.strides)
     return whole and x.dtype in _DIRECT and x.dtype.isnative
 

@@ -116,7 +116,8 @@ void check_network(const Context& context, const std::string& type) {
       rows.push_back(r * 11 % 150);
     }
     const NetworkConfig config{Output::softmax, 9, false, kind % 2 == 0 ? 0u : 6000u,
-                               kind % 4 == 2};
+                               kind % 4 == 2,
+                               kind % 5 == 1 ? LossForm{0.5, 2, 0.1, 1.5} : LossForm{}};
     Network<T> net(layers, config, parameters.data(), gradients.data(), mean.data(), var.data());
     const Dataset data{
         x.data(), sizeof(T) == 4 ? Source::float32 : Source::float64, 23, 1, 1.0, rows.data(), 150,
@@ -128,6 +129,7 @@ void check_network(const Context& context, const std::string& type) {
       rule.clip_value = 0.01;
       rule.clip_norm = 0.05;
     }
+    rule.eps_hat = kind % 4 == 3;
     const std::vector<double> lr(3, 1e-2);
     double loss = 0;
     for (int epoch = 0; epoch < 5; ++epoch) {

@@ -297,6 +297,9 @@ class Layer:
         """Let these be the norms, or what the function returns when they are asked for."""
         vars(self)["_norms"] = norms
 
+    def _set_penalties(self, l1: float, l2: float) -> None:
+        vars(self).update(l1=l1, l2=l2)
+
     def __getstate__(self) -> dict[str, Any]:
         """Return what copies and pickles hold: the arrays, and the statistics as they are now."""
         kept = vars(self)["_norms"]

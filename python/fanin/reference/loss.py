@@ -9,8 +9,9 @@ because only together they are stable (J. Bridle 1990; C. Bishop, "Pattern recog
 machine learning", section 4.3.4).  Divisors are sums of weights: PyTorch's conventions.
 """
 
+import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -23,6 +24,37 @@ ClassWeight = ArrayLike | Mapping[int, float]
 
 # A loss of one's own: f(z, y) -> (loss, dz), the mean over a batch and its gradient like z.
 Loss = Callable[[Array, Any], tuple[float, Array]]
+
+
+class LossForm(NamedTuple):
+    """How a network states the loss of its output.
+
+    value, gradient : factors, > 0, on the mean over the batch and on dz
+    clip : in the value of a cross entropy each probability of the label is clipped to
+        [clip, 1 - clip], 0 <= clip < 1/2; 0 means no clipping
+
+    That is, a row's loss (softmax), or an element's (sigmoid), is kept within [-log(1 - clip),
+    -log(clip)] before it is weighted by sample_weight and averaged; so it is too where targets are
+    probabilities, smoothed, or weighted by class.  NaN stays NaN.  dz knows no clipping, nor do
+    squared errors.
+    """
+
+    value: float = 1.0
+    gradient: float = 1.0
+    clip: float = 0.0
+
+    def ends(self) -> tuple[float, float]:
+        """Return the least and the most that a row, or an element, costs."""
+        if self.clip == 0:
+            return -math.inf, math.inf
+        return -math.log1p(-self.clip), -math.log(self.clip)
+
+    def numbers(self) -> tuple[float, float, float, float]:
+        """Return factors and ends, as compiled code takes them."""
+        return self.value, self.gradient, *self.ends()
+
+
+PLAIN = LossForm()
 
 
 def softmax_cross_entropy(
@@ -176,8 +208,9 @@ def softmax_loss(
     sample_weight: Array | None,
     class_weight: Array | None,
     label_smoothing: float,
+    form: LossForm = PLAIN,
 ) -> tuple[float, Array]:
-    """Return what `softmax_cross_entropy` does, of checked arguments."""
+    """Return what `softmax_cross_entropy` does, of checked arguments and in this form."""
     m, n = z.shape
     s = np.ones(m, z.dtype) if sample_weight is None else sample_weight
     c = np.ones(n, z.dtype) if class_weight is None else class_weight
@@ -192,30 +225,37 @@ def softmax_loss(
         divisor = s.sum(dtype=np.float64)
     cq = c * ((1 - label_smoothing) * q + label_smoothing / n)
     # 0 log 0 is 0: a logit of -inf costs nothing where it is not wanted
-    rows = -np.where(cq > 0, cq * log_p, 0).sum(axis=1)
+    rows = np.clip(-np.where(cq > 0, cq * log_p, 0).sum(axis=1), *form.ends())
     dz = s[:, None] * (np.exp(log_p) * cq.sum(axis=1, keepdims=True) - cq)
-    return _weighted_mean(rows, s, divisor), _divide(dz, divisor)
+    return form.value * _weighted_mean(rows, s, divisor), _divide(dz, divisor / form.gradient)
 
 
 @np.errstate(over="ignore", under="ignore", invalid="ignore")
 def sigmoid_loss(
-    z: Array, targets: Array, sample_weight: Array | None, label_smoothing: float
+    z: Array,
+    targets: Array,
+    sample_weight: Array | None,
+    label_smoothing: float,
+    form: LossForm = PLAIN,
 ) -> tuple[float, Array]:
-    """Return what `sigmoid_cross_entropy` does, of checked arguments."""
+    """Return what `sigmoid_cross_entropy` does, likewise."""
     t = targets * (1 - label_smoothing) + label_smoothing / 2
     elements = np.maximum(z, 0) - z * t + np.log1p(np.exp(-np.abs(z)))
-    return _mean_over_elements(elements, sigmoid(z) - t, sample_weight)
+    elements = np.clip(elements, *form.ends())
+    return _mean_over_elements(elements, sigmoid(z) - t, sample_weight, form)
 
 
 @np.errstate(over="ignore", under="ignore", invalid="ignore")
-def squared_loss(y: Array, targets: Array, sample_weight: Array | None) -> tuple[float, Array]:
-    """Return what `mean_squared_error` does, of checked arguments."""
+def squared_loss(
+    y: Array, targets: Array, sample_weight: Array | None, form: LossForm = PLAIN
+) -> tuple[float, Array]:
+    """Return what `mean_squared_error` does, likewise."""
     error = y - targets
-    return _mean_over_elements(error * error, 2 * error, sample_weight)
+    return _mean_over_elements(error * error, 2 * error, sample_weight, form)
 
 
 def _mean_over_elements(
-    elements: Array, d: Array, sample_weight: Array | None
+    elements: Array, d: Array, sample_weight: Array | None, form: LossForm
 ) -> tuple[float, Array]:
     """Average over columns, then over rows with their weights."""
     m = elements.shape[0]
@@ -223,7 +263,8 @@ def _mean_over_elements(
     divisor = s.sum(dtype=np.float64)
     rows = elements.reshape(m, -1).mean(axis=1, dtype=np.float64)
     d = (s * d.T).T
-    return _weighted_mean(rows, s, divisor), _divide(d, divisor * (elements.size // m))
+    value = form.value * _weighted_mean(rows, s, divisor)
+    return value, _divide(d, divisor * (elements.size // m) / form.gradient)
 
 
 def _weighted_mean(rows: Array, s: Array, divisor: float) -> float:

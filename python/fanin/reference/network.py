@@ -40,7 +40,7 @@ from .dense import (
 from .early_stopping import EarlyStopping
 from .history import History
 from .init import Init, draw, resolve
-from .loss import ClassWeight, Loss, own_loss, softmax
+from .loss import PLAIN, ClassWeight, Loss, LossForm, own_loss, softmax
 from .optimizer import SGD, Adam, AdamW, Optimizer, RMSprop
 from .random import Stream, permutation
 from .standardizer import Standardizer, check_standardizer
@@ -118,6 +118,8 @@ class MLP:
 
     _default_optimizer: type[Optimizer] = Adam
     _stream: type[Stream] = Stream
+    # Of the output's own loss, wherever there is one; read by `_bind`, so it stays as it is then.
+    _loss_form: LossForm = PLAIN
 
     def __init__(
         self,
@@ -399,7 +401,7 @@ class MLP:
         """
         z = self._run(x, True, stats)
         loss, dz = training.output_loss(
-            self.output, z, y, sample_weight, class_weight, label_smoothing
+            self.output, z, y, sample_weight, class_weight, label_smoothing, self._loss_form
         )
         loss += self._penalty()
         self._backward(dz, need_dx=False)
@@ -514,6 +516,15 @@ class MLP:
     def _shrinks(self, layer: Layer) -> bool:
         return layer.l1 > 0 and self.l1_step == "proximal"
 
+    def _set_penalties(self, l1: float, l2: float) -> None:
+        """Let every layer have these penalties from the next gradients on; floats >= 0.
+
+        For estimators whose penalty is divided by the rows of each batch.
+        """
+        with self._lock:
+            for layer in self.layers:
+                layer._set_penalties(l1, l2)
+
     def _check_optimizer(self, optimizer: Any) -> None:
         training.check_optimizer(optimizer)
         if any(map(self._shrinks, self.layers)) and not isinstance(optimizer, SGD | RMSprop | Adam):
@@ -567,7 +578,7 @@ class MLP:
 
     def _output_loss(self, z: Array, y: Array, sample_weight: Array | None) -> float:
         """Hook: return the loss of outputs z, without penalties."""
-        return training.output_loss(self.output, z, y, sample_weight)[0]
+        return training.output_loss(self.output, z, y, sample_weight, form=self._loss_form)[0]
 
     def _probabilities(self, z: Array) -> Array:
         """Hook: return the probabilities of the output layer's z."""
@@ -795,8 +806,9 @@ class MLP:
 
         Parameters
         ----------
-        x : (n, inputs), any real dtype, also a memory map; never copied as a whole.  The rows of
-            a batch are cast to the network's dtype, then multiplied by input_scale.
+        x : (n, inputs), any real dtype, also a memory map or a SciPy sparse array; never copied
+            as a whole.  The rows of a batch are made dense, cast to the network's dtype, then
+            multiplied by input_scale.
         y : labels or targets, see `loss_and_gradients`
         validation : (x, y) or (x, y, sample_weight), evaluated after each epoch (without
             class_weight and label_smoothing)
@@ -880,7 +892,7 @@ class MLP:
         network's dtype, in the units of y where targets were standardised.  The last two have
         shape (m,) for one output, else (m, outputs).
 
-        x : (m, inputs), any real dtype; scaled as in `fit`.
+        x : (m, inputs), any real dtype, dense or sparse; scaled as in `fit`.
 
         Raises TypeError or ValueError when x is not numbers or has another width, RuntimeError
         when a standardizer has no statistics yet.
@@ -899,7 +911,7 @@ class MLP:
     def predict_proba(self, x: Any) -> Array:
         """Return probabilities (m, outputs), of classes for softmax, of yes for sigmoid.
 
-        x : (m, inputs), any real dtype; scaled as in `fit`.
+        x : (m, inputs), any real dtype, dense or sparse; scaled as in `fit`.
 
         Raises ValueError for output="identity", and as `predict`.
         """
@@ -932,7 +944,7 @@ class MLP:
             As `loss_and_gradients` and `predict`.
         """
         with self._lock:
-            x = training.as_rows("x", x, self.sizes[0])
+            x = training.as_rows("x", x, self.sizes[0], sparse=True)
             arguments.check_rows("x", x)
             if loss is None:
                 dtype = training.target_dtype(self)
@@ -963,7 +975,7 @@ class MLP:
     def _outputs(self, x: Any) -> Array:
         """Return the output layer's z of all rows, some thousand at a time."""
         with self._lock:
-            x = training.as_rows("x", x, self.sizes[0])
+            x = training.as_rows("x", x, self.sizes[0], sparse=True)
             for name in ("standardizer", "target_standardizer"):
                 if getattr(self, name) is not None:
                     getattr(self, name).check_fitted(name)

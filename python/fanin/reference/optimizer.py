@@ -5,11 +5,13 @@
     RMSprop   s = alpha s + (1 - alpha) g^2;  p -= lr g / (sqrt(s) + eps)
                                                      T. Tieleman, G. Hinton, Coursera 2012
     Adam      moments m, v of g, corrected for their start at 0
-                                                     D. Kingma, J. Ba, ICLR 2015, Algorithm 1
+                                                     D. Kingma, J. Ba, ICLR 2015, Algorithm 1;
+                                                     eps_hat: end of section 2
     AdamW     Adam after p -= lr weight_decay p      I. Loshchilov, F. Hutter, ICLR 2019
 
 Formulas and defaults are PyTorch's: momentum is a sum, not an average, and eps stands outside
-of the square root.
+of the square root.  Adam's eps is added to the corrected root; scikit-learn and Keras add theirs
+before the correction, as eps_hat=True does.
 
 Clipping gives the rule another g, both settings of every optimizer:
 
@@ -217,6 +219,8 @@ class SGD(Optimizer):
     def step_size(self, lr: float) -> float | Array:
         """Return lr (1 + momentum + momentum^2 + ...); see `Optimizer.step_size`."""
         terms = self.steps + (1 if self.nesterov else 0)
+        if self.momentum == 1:
+            return lr * terms
         return lr * (1 - self.momentum**terms) / (1 - self.momentum)
 
 
@@ -269,13 +273,15 @@ class Adam(Optimizer):
     """Adaptive moments: p -= lr / c1 m / (sqrt(v) / sqrt(c2) + eps).
 
     m and v are running means of g and g^2 with weights beta1 and beta2; c = 1 - beta^t after t
-    updates corrects for their start at 0.
+    updates corrects for their start at 0.  With eps_hat the correction comes last, as in
+    scikit-learn and Keras: p -= lr sqrt(c2) / c1 m / (sqrt(v) + eps).
 
     Parameters
     ----------
     lr : learning rate, a number >= 0 or a function of the step
     betas : (beta1, beta2), each in [0, 1)
     eps : > 0
+    eps_hat : whether eps is added to the uncorrected root of v
     clip_norm : > 0, the largest norm of a whole gradient, or None; see `Optimizer`
     clip_value : > 0, the largest size of an entry of it, or None; applied first
 
@@ -293,6 +299,7 @@ class Adam(Optimizer):
         *,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
+        eps_hat: bool = False,
         clip_norm: float | None = None,
         clip_value: float | None = None,
     ) -> None:
@@ -305,6 +312,7 @@ class Adam(Optimizer):
             arguments.check_below_one("betas[1]", betas[1]),
         )
         self.eps = arguments.check_positive("eps", eps)
+        self.eps_hat = arguments.check_bool("eps_hat", eps_hat)
 
     @np.errstate(over="ignore", under="ignore", invalid="ignore")
     def _change(self, p: Array, g: Array, lr: float, decay_mask: NDArray[np.bool_] | None) -> None:
@@ -317,14 +325,22 @@ class Adam(Optimizer):
         v = _without_denormals(beta2 * self.state["square"] + (1 - beta2) * (g * g))
         self.state["mean"][...] = m
         self.state["square"][...] = v
-        c1, c2 = 1 - beta1**t, 1 - beta2**t
-        step: Array = lr / c1 * m / (np.sqrt(v) / math.sqrt(c2) + self.eps)
+        c1, root_c2 = 1 - beta1**t, math.sqrt(1 - beta2**t)
+        step: Array
+        if self.eps_hat:
+            step = lr * root_c2 / c1 * m / (np.sqrt(v) + self.eps)
+        else:
+            step = lr / c1 * m / (np.sqrt(v) / root_c2 + self.eps)
         return step
 
     def step_size(self, lr: float) -> float | Array:
         """Return lr / (sqrt(v) / sqrt(c2) + eps), (n,).  See `Optimizer.step_size`."""
-        c2 = 1 - self.betas[1] ** self.steps
-        step: Array = lr / (np.sqrt(self.state["square"]) / math.sqrt(c2) + self.eps)
+        root, root_c2 = np.sqrt(self.state["square"]), math.sqrt(1 - self.betas[1] ** self.steps)
+        step: Array
+        if self.eps_hat:
+            step = lr * root_c2 / (root + self.eps)
+        else:
+            step = lr / (root / root_c2 + self.eps)
         return step
 
 
@@ -336,6 +352,7 @@ class AdamW(Adam):
     lr : learning rate, a number >= 0 or a function of the step
     betas : (beta1, beta2), each in [0, 1)
     eps : > 0
+    eps_hat : whether eps is added to the uncorrected root of v; see `Adam`
     weight_decay : >= 0
     clip_norm : > 0, the largest norm of a whole gradient, or None; see `Optimizer`
     clip_value : > 0, the largest size of an entry of it, or None; applied first
@@ -352,12 +369,15 @@ class AdamW(Adam):
         *,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
+        eps_hat: bool = False,
         weight_decay: float = 0.01,
         clip_norm: float | None = None,
         clip_value: float | None = None,
     ) -> None:
         """Check and keep the settings."""
-        super().__init__(lr, betas=betas, eps=eps, clip_norm=clip_norm, clip_value=clip_value)
+        super().__init__(
+            lr, betas=betas, eps=eps, eps_hat=eps_hat, clip_norm=clip_norm, clip_value=clip_value
+        )
         self.weight_decay = arguments.check_nonnegative("weight_decay", weight_decay)
 
     def update(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from . import arguments
 from .arguments import FLOAT32, FLOAT64, Array
+from .sparse import SparseRows
 from .training import as_array, check_finite
 
 _NUMBERS_AT_ONCE = 1 << 17  # 1 MB of float64: a chunk stays in cache while it is worked on
@@ -109,7 +110,8 @@ class Standardizer:
     def fit(self, x: Any) -> Self:
         """Forget what was seen, and take the statistics of x.
 
-        x : (n, columns) or (n,), any real dtype, also a memory map: never copied as a whole.
+        x : (n, columns) or (n,), any real dtype, also a memory map or a SciPy sparse array: never
+            copied as a whole.
 
         Returns self.  Raises TypeError or ValueError when x is not numbers, has no row, or has
         NaN or infinity (with row and column); then nothing is changed.
@@ -126,7 +128,10 @@ class Standardizer:
         return self._see(x, self.rows, self._moments)
 
     def _see(self, x: Any, seen: int, moments: _Moments | None) -> Self:
-        x = _as_columns(as_array("x", x))
+        if hasattr(x, "tocsr"):
+            x = SparseRows(x)
+        elif not isinstance(x, SparseRows):
+            x = _as_columns(as_array("x", x))
         arguments.check_rows("x", x)
         if moments is not None:
             self._check_columns(x)

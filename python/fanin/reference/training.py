@@ -21,10 +21,11 @@ from .callbacks import Callback, Callbacks, EpochFunction, check_callbacks, defi
 from .checkpoint import Checkpoint
 from .early_stopping import BestEpoch, EarlyStopping
 from .history import PER_EPOCH, History, LayerHistory
-from .loss import ClassWeight, Loss, sigmoid_loss, softmax_loss, squared_loss
+from .loss import PLAIN, ClassWeight, Loss, LossForm, sigmoid_loss, softmax_loss, squared_loss
 from .optimizer import Optimizer
 from .progress import Progress
 from .schedule import ReduceOnPlateau, callback_in
+from .sparse import SparseRows
 
 if TYPE_CHECKING:
     from .network import MLP
@@ -71,9 +72,16 @@ def as_array(name: str, x: Any) -> Array:
     return array
 
 
-def as_rows(name: str, x: Any, width: int) -> Array:
-    """Return a 2-D array of real numbers with this many columns."""
-    if type(x) is not np.ndarray or x.dtype.kind not in "fiub":
+def as_rows(name: str, x: Any, width: int, sparse: bool = False) -> Array:
+    """Return a 2-D array of real numbers with this many columns.
+
+    sparse : leave a SciPy sparse array so, as SparseRows; else it is made dense
+    """
+    if isinstance(x, SparseRows):
+        pass
+    elif hasattr(x, "tocsr") and x.ndim == 2 and x.dtype.kind in "fiub":
+        x = SparseRows(x) if sparse else x.toarray()
+    elif type(x) is not np.ndarray or x.dtype.kind not in "fiub":
         x = as_array(name, x)
     if x.ndim != 2 or x.shape[1] != width:
         hint = f"; one row is {name}.reshape(1, -1)" if x.ndim == 1 else ""
@@ -181,6 +189,10 @@ def check_finite(name: str, x: Array, dtype: np.dtype[Any], scale: Scaling = Non
     """Refuse NaN and infinity, and what becomes infinite in `dtype`; say where."""
     if x.dtype.kind != "f" and (scale is None or _largest_factor(scale) < 1e18):
         return
+    if isinstance(x, SparseRows) and (scale is None or isinstance(scale, float)):
+        stored = gather(x.values, slice(None), dtype, scale)
+        if np.isfinite(stored).all():
+            return  # as all the zeros are
     for start in range(0, len(x), ROWS_AT_ONCE):
         finite = np.isfinite(gather(x, slice(start, start + ROWS_AT_ONCE), dtype, scale))
         if not finite.all():
@@ -207,13 +219,14 @@ def output_loss(
     sample_weight: Array | None,
     class_weight: Array | None = None,
     label_smoothing: float = 0.0,
+    form: LossForm = PLAIN,
 ) -> tuple[float, Array]:
     """Return the loss that belongs to this output, and its gradient."""
     if output == "softmax":
-        return softmax_loss(z, y, sample_weight, class_weight, label_smoothing)
+        return softmax_loss(z, y, sample_weight, class_weight, label_smoothing, form)
     if output == "sigmoid":
-        return sigmoid_loss(z, y, sample_weight, label_smoothing)
-    return squared_loss(z, y, sample_weight)
+        return sigmoid_loss(z, y, sample_weight, label_smoothing, form)
+    return squared_loss(z, y, sample_weight, form)
 
 
 @np.errstate(over="ignore", under="ignore", invalid="ignore")
@@ -268,7 +281,7 @@ def as_held_out(
             f"validation: expected (x, y) or (x, y, sample_weight), got {arguments.describe(data)}"
         )
     try:
-        x = as_rows("x", data[0], net.sizes[0])
+        x = as_rows("x", data[0], net.sizes[0], sparse=True)
         arguments.check_rows("x", x)
         check_finite("x", x, net.dtype, scale)
         given = data[2] if len(data) == 3 else None
@@ -399,7 +412,7 @@ class _Training:
         monitor = arguments.check_bool("monitor", monitor)
         self.file = checkpoint.check_checkpoint(file)
 
-        self.x = as_rows("x", x, net.sizes[0])
+        self.x = as_rows("x", x, net.sizes[0], sparse=True)
         rows = len(self.x)
         arguments.check_rows("x", self.x)
         self.weight: Array | None = None

@@ -1,0 +1,627 @@
+"""What both estimators share: parameters, training as scikit-learn's MLP does it, prediction.
+
+The estimator draws random numbers where scikit-learn draws them and keeps its books (epochs without
+improvement, learning rates, the best weights); a `Network` does the arithmetic.  `coefs_` and
+`intercepts_` are views of the network's flat vector.
+"""
+
+import copy
+import math
+import operator
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from numbers import Integral, Real
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, Options, StrOptions
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from ..activation import KINDS
+from ..optimizer import SGD, Adam
+from ..reference.diagnosis import diagnose
+from ..reference.finding import Diagnosis
+from ..reference.history import History
+from ..reference.loss import Loss
+from ..reference.optimizer import Optimizer
+from ..runtime import get_num_threads, set_num_threads
+from .network import Network
+
+Array = NDArray[Any]
+
+ACTIVATIONS = {"logistic": "sigmoid"} | {name: name for name in KINDS}
+STOCHASTIC = ("sgd", "adam")
+ROWS_AT_ONCE = 1 << 22  # numbers in the widest layer, in a full pass of lbfgs
+
+
+class Estimator(BaseEstimator):
+    """Base of MLPClassifier and MLPRegressor."""
+
+    _parameter_constraints: dict[str, Any] = {
+        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
+        "activation": [StrOptions(set(ACTIVATIONS)), list, tuple],
+        "solver": [StrOptions({"lbfgs", "sgd", "adam"})],
+        "alpha": [Interval(Real, 0, None, closed="left")],
+        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "learning_rate": [StrOptions({"constant", "invscaling", "adaptive"})],
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "power_t": [Interval(Real, 0, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "shuffle": ["boolean"],
+        "random_state": ["random_state"],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "verbose": ["verbose", StrOptions({"bar"})],
+        "warm_start": ["boolean"],
+        "momentum": [Interval(Real, 0, 1, closed="both")],
+        "nesterovs_momentum": ["boolean"],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="left")],
+        "beta_1": [Interval(Real, 0, 1, closed="left")],
+        "beta_2": [Interval(Real, 0, 1, closed="left")],
+        "epsilon": [Interval(Real, 0, None, closed="neither")],
+        "n_iter_no_change": [
+            Interval(Integral, 1, None, closed="left"),
+            Options(Real, {np.inf}),
+        ],
+        "max_fun": [Interval(Integral, 1, None, closed="left")],
+        "dropout": [Interval(Real, 0, 1, closed="left"), list, tuple],
+        "batch_norm": ["boolean", StrOptions({"before", "after"}), list, tuple],
+        "init": [str, callable, list, tuple, None],
+        "l1": [Interval(Real, 0, None, closed="left")],
+        "clip_norm": [Interval(Real, 0, None, closed="neither"), None],
+        "clip_value": [Interval(Real, 0, None, closed="neither"), None],
+        "optimizer": [Optimizer, None],
+        "keep_optimizer": ["boolean"],
+        "callbacks": [list, tuple],
+        "monitor": ["boolean"],
+        "n_threads": [Interval(Integral, 1, 1024, closed="both"), None],
+    }
+
+    def _keep(self, parameters: dict[str, Any]) -> None:
+        """Set the arguments of __init__ as attributes, untouched."""
+        for name, value in parameters.items():
+            if name not in ("self", "__class__"):
+                setattr(self, name, value)
+
+    # ---- what the two differ in ----------------------------------------------------------------
+
+    _target: str  # the network's output: "softmax", "sigmoid" or "identity"
+
+    def _check_targets(self, X: Any, y: Any, incremental: bool, reset: bool) -> tuple[Any, Array]:
+        """Check X and y; return X, and y as the network wants it."""
+        raise NotImplementedError
+
+    def _last_activation(self) -> str:
+        """Return scikit-learn's name of what follows the network's outputs."""
+        raise NotImplementedError
+
+    def _weighted(self, sample_weight: Array | None, y: Any, incremental: bool) -> Array | None:
+        """Return the weights of rows with class weights taken in."""
+        return sample_weight
+
+    def _own_loss(self) -> Loss | None:
+        """Return the loss where it is not the network's own."""
+        raise NotImplementedError
+
+    def _score_of(self, found: Array, y: Array, sample_weight: Array | None) -> float:
+        """Return the score of what the network predicts, (n,) or (n, outputs)."""
+        raise NotImplementedError
+
+    # ---- fitting ---------------------------------------------------------------------------------
+
+    def _fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        validation_set: Any,
+        incremental: bool,
+    ) -> Self:
+        hidden = self._hidden()
+        first_pass = not hasattr(self, "coefs_") or (not self.warm_start and not incremental)
+        given = y
+        X, y = self._check_targets(X, y, incremental, reset=first_pass)
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(sample_weight, X)
+        sample_weight = self._weighted(sample_weight, given, incremental)
+        if self.early_stopping and incremental and validation_set is None:
+            raise ValueError(
+                "partial_fit does not support early_stopping=True without validation_set=(X, y)"
+            )
+        held_out = self._held_out(validation_set)
+
+        self._random_state = check_random_state(self.random_state)
+        self.out_activation_ = self._last_activation()
+        sizes = [X.shape[1], *hidden, self.n_outputs_]
+        if first_pass:
+            self._initialize(sizes, X.dtype)
+        else:
+            self._continue(sizes, X.dtype)
+        with _threads(self.n_threads):
+            if self.solver in STOCHASTIC or self.optimizer is not None:
+                self._fit_stochastic(X, y, sample_weight, held_out, incremental)
+            else:
+                self._fit_lbfgs(X, y, sample_weight)
+        if not np.isfinite(self.network_.parameters).all():
+            raise ValueError(
+                "Solver produced non-finite parameter weights. The input data may contain large "
+                "values and need to be preprocessed."
+            )
+        return self
+
+    def _hidden(self) -> list[int]:
+        sizes = self.hidden_layer_sizes
+        sizes = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
+        if np.any(np.array(sizes) <= 0):
+            raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
+        return sizes
+
+    def _held_out(self, given: Any) -> tuple[Any, Array, Array | None] | None:
+        """Return the caller's validation data, checked."""
+        if given is None:
+            return None
+        if not isinstance(given, tuple | list) or len(given) not in (2, 3):
+            raise ValueError("validation_set: expected (X, y) or (X, y, sample_weight)")
+        X, y = self._check_targets(*given[:2], incremental=True, reset=False)
+        weight = _check_sample_weight(given[2], X) if len(given) == 3 else None
+        return X, y, weight
+
+    def _initialize(self, sizes: list[int], dtype: Any) -> None:
+        """Draw the weights and begin the books."""
+        self.n_iter_ = 0
+        self.t_ = 0
+        self.n_layers_ = len(sizes)
+        self._build(sizes, dtype)
+        if self.init is None:
+            self._draw_weights()
+        self._best = self._parameters()
+        if self.solver in STOCHASTIC or self.optimizer is not None:
+            self.loss_curve_: list[float] = []
+            self.validation_loss_curve_: list[float] | None = None
+            self._no_improvement_count = 0
+            self.validation_scores_: list[float] | None = [] if self.early_stopping else None
+            self.best_validation_score_ = -np.inf if self.early_stopping else None
+            self.best_loss_ = None if self.early_stopping else np.inf
+
+    def _build(self, sizes: list[int], dtype: Any) -> None:
+        """Make the network of the present settings."""
+        activation = self.activation
+        several = not isinstance(activation, str)
+        uses_chance = self.init is not None or np.any(np.asarray(self.dropout) > 0)
+        self._built = self._settings(sizes)
+        self.network_ = Network(
+            sizes,
+            activation=[ACTIVATIONS.get(a, a) for a in activation]
+            if several
+            else ACTIVATIONS[activation],
+            output=self._target,
+            dropout=self.dropout,
+            batch_norm=self.batch_norm,
+            init="zeros" if self.init is None else self.init,
+            dtype=dtype,
+            seed=int(self._random_state.randint(1 << 31)) if uses_chance else 0,
+        )
+        self._show_parameters()
+
+    def _settings(self, sizes: list[int]) -> list[Any]:
+        """Return what a network is built of, to see whether it still is what is asked for."""
+        return [sizes, self.activation, self.dropout, self.batch_norm, self._target]
+
+    def _draw_weights(self) -> None:
+        """Draw weights and biases as scikit-learn does: uniform, by Glorot and Bengio."""
+        factor = 2.0 if self.activation == "logistic" else 6.0
+        for layer in self.network_.layers:
+            bound = np.sqrt(factor / (layer.fan_in + layer.fan_out))
+            shape = layer.fan_in, layer.fan_out
+            layer.weight = self._random_state.uniform(-bound, bound, shape)
+            bias = self._random_state.uniform(-bound, bound, layer.fan_out)
+            if layer.bias is not None:
+                layer.bias = bias
+
+    def _continue(self, sizes: list[int], dtype: Any) -> None:
+        """Go on with the weights there are, in a network of the present settings."""
+        if not hasattr(self, "network_"):  # coefs_ were set by hand
+            coefs, intercepts = self.coefs_, self.intercepts_
+            self._build(sizes, dtype)
+            self.coefs_, self.intercepts_ = list(coefs), list(intercepts)
+            self._best = self._parameters()
+        self._read_parameters()
+        if self._built == self._settings(sizes):
+            return
+        old = self.network_
+        self._build(sizes, old.dtype)
+        if self.network_.parameters.shape != old.parameters.shape:
+            self.network_ = old
+            self._show_parameters()
+            raise ValueError(
+                f"cannot go on with other layers: the network has {old.sizes}, the parameters and "
+                f"data ask for {sizes}"
+            )
+        self.network_.parameters = old.parameters
+        if old.running_mean.shape == self.network_.running_mean.shape:
+            self.network_.running_mean, self.network_.running_var = (
+                old.running_mean,
+                old.running_var,
+            )
+
+    def _show_parameters(self) -> None:
+        """Let coefs_ and intercepts_ be views of the network's parameters."""
+        layers = self.network_.layers
+        coefs = [layer.weight for layer in layers]
+        intercepts = [layer.beta if layer.bias is None else layer.bias for layer in layers]
+        self._views = coefs, intercepts
+        self.coefs_, self.intercepts_ = list(coefs), list(intercepts)
+
+    def _read_parameters(self) -> Network:
+        """Return the network, with what was put in the place of a view copied into it."""
+        network: Network = self.network_
+        for name, views in zip(("coefs_", "intercepts_"), self._views, strict=True):
+            given = getattr(self, name)
+            if len(given) == len(views) and all(map(operator.is_, given, views)):
+                continue
+            if [np.shape(a) for a in given] != [a.shape for a in views]:
+                raise ValueError(
+                    f"{name}: expected arrays of shapes {[a.shape for a in views]}, "
+                    f"got {[np.shape(a) for a in given]}"
+                )
+            for view, values in zip(views, given, strict=True):
+                view[...] = values
+            setattr(self, name, list(views))
+        return network
+
+    def _parameters(self) -> tuple[Array, Array, Array]:
+        network = self.network_
+        return network.parameters.copy(), network.running_mean.copy(), network.running_var.copy()
+
+    def _restore_best(self) -> None:
+        network = self.network_
+        network.parameters, network.running_mean, network.running_var = self._best
+
+    # ---- sgd, adam and optimizers of one's own -------------------------------------------------
+
+    def _fit_stochastic(
+        self,
+        X: Any,
+        y: Array,
+        sample_weight: Array | None,
+        held_out: tuple[Any, Array, Array | None] | None,
+        incremental: bool,
+    ) -> None:
+        keeps = incremental or (self.keep_optimizer and self.warm_start)
+        if not keeps or not hasattr(self, "_optimizer"):
+            self._optimizer = self._new_optimizer()
+        if self.early_stopping and held_out is None:
+            X, y, sample_weight, held_out = self._split(X, y, sample_weight)
+        rows = X.shape[0]
+        if self.batch_size == "auto":
+            batch_size = min(200, rows)
+        else:
+            if self.batch_size > rows:
+                warnings.warn(
+                    "Got `batch_size` less than 1 or larger than sample size. It is going to be "
+                    "clipped",
+                    stacklevel=4,
+                )
+            batch_size = int(np.clip(self.batch_size, 1, rows))
+
+        network, loss = self.network_, self._own_loss()
+        network.alpha, network.l1 = float(self.alpha), float(self.l1)
+        network.random_state, network.sample_weight = self._random_state, sample_weight
+        network.batch_rows = batch_size
+        network.begin(rows)
+        books = _Books(self, held_out, rows)
+        data: dict[str, Any] = {"sample_weight": sample_weight}
+        if held_out is not None:
+            self.validation_loss_curve_ = self.validation_loss_curve_ or []
+            data["validation"] = held_out[:2] if held_out[2] is None else held_out
+        if loss is not None:
+            y = _beside(y, sample_weight)
+            data = {"loss": loss}
+            if held_out is not None:
+                data["validation"] = held_out[0], _beside(*held_out[1:])
+        self.n_iter_ = 0
+        self.history_: History = network.fit(
+            X,
+            y,
+            epochs=1 if incremental else self.max_iter,
+            batch_size=batch_size,
+            optimizer=self._optimizer,
+            shuffle=self.shuffle,
+            callbacks=[books.end_epoch, *self.callbacks],
+            metrics={"score": books.score} if held_out is not None else {},
+            monitor=self.monitor,
+            progress=self.verbose == "bar",
+            **data,
+        )
+        self.stopped_early_ = self.early_stopping and books.stopped
+        if self.early_stopping and (books.stopped or not incremental):
+            self._restore_best()
+            self._no_improvement_count = 0 if incremental else self._no_improvement_count
+        if self.n_iter_ == self.max_iter and not (books.stopped or incremental):
+            warnings.warn(
+                f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the "
+                "optimization hasn't converged yet.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+
+    def _new_optimizer(self) -> Optimizer:
+        if self.optimizer is not None:
+            return copy.deepcopy(self.optimizer)
+        limits = {"clip_norm": self.clip_norm, "clip_value": self.clip_value}
+        lr = float(self.learning_rate_init)
+        if self.solver == "adam":
+            betas = self.beta_1, self.beta_2
+            return Adam(lr, betas=betas, eps=self.epsilon, eps_hat=True, **limits)
+        nesterov = bool(self.nesterovs_momentum and self.momentum > 0)
+        optimizer = SGD(lr, momentum=min(self.momentum, 0.5), nesterov=nesterov, **limits)
+        optimizer.momentum = float(self.momentum)  # may be 1 here
+        return optimizer
+
+    def _split(
+        self, X: Any, y: Array, sample_weight: Array | None
+    ) -> tuple[Any, Array, Array | None, tuple[Any, Array, Array | None]]:
+        """Set aside validation_fraction of the rows, stratified where there are two classes."""
+        stratify = y.astype(bool) if self._target == "sigmoid" and y.shape[1] == 1 else None
+        train, held_out = train_test_split(
+            np.arange(X.shape[0]),
+            random_state=self._random_state,
+            test_size=self.validation_fraction,
+            stratify=stratify,
+        )
+        if len(held_out) < 2:
+            raise ValueError(
+                "The validation set is too small. Increase 'validation_fraction' or the size of "
+                "your dataset."
+            )
+        weights = (None, None)
+        if sample_weight is not None:
+            weights = sample_weight[train], sample_weight[held_out]
+        return X[train], y[train], weights[0], (X[held_out], y[held_out], weights[1])
+
+    # ---- lbfgs -----------------------------------------------------------------------------------
+
+    def _fit_lbfgs(self, X: Any, y: Array, sample_weight: Array | None) -> None:
+        """Minimise the loss of all rows by SciPy's L-BFGS-B, in float64."""
+        network = self.network_
+        if network.input_dropout or any(layer.dropout for layer in network.layers):
+            raise ValueError("dropout: expected 0 with solver='lbfgs', which needs the same loss "
+                             "at every call; use 'adam' or 'sgd'")  # fmt: skip
+        wide = Network(**_settings_in(network, "float64"))
+        loss = self._own_loss()
+        rows = X.shape[0]
+        at_once = rows if network.batch_norm else max(ROWS_AT_ONCE // max(network.sizes), 1)
+        weight = np.ones(rows) if sample_weight is None else sample_weight.astype(np.float64)
+        total = float(weight.sum())
+        wide.alpha, wide.l1 = float(self.alpha), float(self.l1)
+        wide.penalise(total)
+        targets = y if loss is None else _beside(y, sample_weight)
+        if targets.ndim == 2:
+            targets = targets.astype(np.float64)
+
+        def objective(parameters: Array) -> tuple[float, Array]:
+            wide.parameters = parameters
+            value, gradients = 0.0, np.zeros_like(parameters)
+            for start in range(0, rows, at_once):
+                part = slice(start, start + at_once)
+                share = weight[part].sum() / total
+                given = None if sample_weight is None or loss is not None else sample_weight[part]
+                found, slope = wide.loss_and_gradients(
+                    X[part], targets[part], sample_weight=given, loss=loss
+                )
+                value += share * found
+                gradients += share * slope
+            return value, gradients
+
+        options = {"maxfun": self.max_fun, "maxiter": self.max_iter, "gtol": self.tol}
+        start = network.parameters.astype(np.float64)
+        found = minimize(objective, start, method="L-BFGS-B", jac=True, options=options)
+        self.loss_ = float(found.fun)
+        self.n_iter_ = min(found.nit, self.max_iter)
+        network.parameters = found.x
+        network.running_mean, network.running_var = wide.running_mean, wide.running_var
+        if found.status != 0:
+            more = (
+                f"\nIncrease the number of iterations to improve the convergence "
+                f"(max_iter={self.max_iter})."
+                if self.n_iter_ == self.max_iter
+                else ""
+            )
+            warnings.warn(
+                f"lbfgs failed to converge after {self.n_iter_} iteration(s) "
+                f"(status={found.status}):\n{found.message}\n{more}\n"
+                "You might also want to scale the data.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+
+    # ---- using -----------------------------------------------------------------------------------
+
+    def _outputs(self, X: Any) -> Array:
+        """Return the network's outputs z, before softmax, sigmoid or exp, for checked rows."""
+        network = self.__dict__.get("network_")
+        if (
+            network is not None
+            and type(X) is np.ndarray
+            and X.dtype == network.dtype
+            and X.ndim == 2
+            and X.shape[1] == network.sizes[0]
+            and X.flags.c_contiguous
+            and len(X) > 0
+            and "feature_names_in_" not in self.__dict__
+            and np.isfinite(X).all()
+        ):
+            z: Array = self._read_parameters().forward(X)
+            return z
+        check_is_fitted(self)
+        X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
+        z = self._read_parameters()._outputs(X)
+        return z.astype(np.result_type(z.dtype, X.dtype), copy=False)
+
+    @property
+    def diagnose_(self) -> Diagnosis:
+        """What `fanin.diagnose` finds in the last training; it needs monitor=True."""
+        if not hasattr(self, "history_") or self.history_.monitor is None:
+            raise AttributeError(
+                "diagnose_: expected an estimator trained with monitor=True; set it and fit again"
+            )
+        return diagnose(self.history_, self.network_)
+
+    # ---- copies, files ---------------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return settings and the network, which pickles by its weights."""
+        if "network_" in self.__dict__:
+            self._read_parameters()
+        shown = ("coefs_", "intercepts_", "_views") if "network_" in self.__dict__ else ()
+        state = super().__getstate__()
+        return {name: value for name, value in state.items() if name not in shown}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore them."""
+        super().__setstate__(state)
+        if "network_" in state:
+            self._show_parameters()
+
+    def __sklearn_tags__(self) -> Any:
+        """Return scikit-learn's tags."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+
+def by_solver(estimator: Estimator) -> bool:
+    """Return whether the estimator can train in parts; else raise AttributeError."""
+    if estimator.solver not in STOCHASTIC and estimator.optimizer is None:
+        raise AttributeError(
+            "partial_fit is only available for stochastic optimizers. "
+            f"{estimator.solver} is not stochastic."
+        )
+    return True
+
+
+class _Books:
+    """What scikit-learn's MLP does after each epoch: losses, scores, when to stop."""
+
+    def __init__(
+        self, estimator: Any, held_out: tuple[Any, Array, Array | None] | None, rows: int
+    ) -> None:
+        """Begin them for a training on so many rows."""
+        self.estimator, self.held_out, self.rows = estimator, held_out, rows
+        self.stopped = False
+
+    def score(self, y: Array, found: Array) -> float:
+        """Return the score of what the network predicts for the validation data."""
+        assert self.held_out is not None
+        score: float = self.estimator._score_of(found, *self.held_out[1:])
+        return score
+
+    def end_epoch(self, network: Any, history: History) -> bool:
+        """Write down an epoch; return whether to stop."""
+        e = self.estimator
+        e.n_iter_ += 1
+        e.loss_ = history.loss[-1]
+        e.t_ += self.rows
+        e.loss_curve_.append(e.loss_)
+        speaks = bool(e.verbose) and e.verbose != "bar"
+        if speaks:
+            print(f"Iteration {e.n_iter_}, loss = {e.loss_:.8f}")
+        if self.held_out is not None:
+            e.validation_loss_curve_.append(history.val_loss[-1])
+        if e.early_stopping:
+            self._look_at_score(history.metrics["score"][-1], speaks)
+        else:
+            self._look_at_loss()
+        optimizer = e._optimizer
+        if e.optimizer is None and e.solver == "sgd" and e.learning_rate == "invscaling":
+            _change_rate(optimizer, float(e.learning_rate_init) / (e.t_ + 1) ** e.power_t)
+        if e._no_improvement_count > e.n_iter_no_change:
+            self.stopped = self._says_stop(speaks)
+            if not self.stopped:
+                e._no_improvement_count = 0
+        return self.stopped
+
+    def _look_at_score(self, score: float, speaks: bool) -> None:
+        e = self.estimator
+        e.validation_scores_.append(score)
+        if speaks:
+            print(f"Validation score: {score:f}")
+        improves = not score < e.best_validation_score_ + e.tol
+        e._no_improvement_count = 0 if improves else e._no_improvement_count + 1
+        if score > e.best_validation_score_:
+            e.best_validation_score_ = score
+            e._best = e._parameters()
+
+    def _look_at_loss(self) -> None:
+        e = self.estimator
+        improves = not e.loss_ > e.best_loss_ - e.tol
+        e._no_improvement_count = 0 if improves else e._no_improvement_count + 1
+        if e.loss_ < e.best_loss_:
+            e.best_loss_ = e.loss_
+
+    def _says_stop(self, speaks: bool) -> bool:
+        """Stop, or lower an adaptive learning rate."""
+        e, optimizer = self.estimator, self.estimator._optimizer
+        what = "Validation score" if e.early_stopping else "Training loss"
+        message = (
+            f"{what} did not improve more than tol={e.tol:f} for {e.n_iter_no_change} "
+            "consecutive epochs."
+        )
+        if e.optimizer is not None or e.solver != "sgd" or e.learning_rate != "adaptive":
+            message, stop = f"{message} Stopping.", True
+        elif optimizer.lr <= 1e-6:
+            message, stop = f"{message} Learning rate too small. Stopping.", True
+        else:
+            _change_rate(optimizer, optimizer.lr / 5.0)
+            message, stop = f"{message} Setting learning rate to {optimizer.lr:f}", False
+        if speaks:
+            print(message)
+        return stop
+
+
+def _change_rate(optimizer: SGD, lr: float) -> None:
+    """Change SGD's learning rate; scikit-learn's velocity is -lr times ours, and keeps its value."""
+    momentum = optimizer.state.get("momentum")
+    if momentum is not None:
+        momentum *= float(optimizer.lr) / lr if lr > 0 else math.inf  # type: ignore[arg-type]
+    optimizer.lr = lr
+
+
+def _beside(y: Array, sample_weight: Array | None) -> Array:
+    """Return targets with the rows' weights as a last column."""
+    return y if sample_weight is None else np.column_stack([y, sample_weight])
+
+
+def _settings_in(network: Network, dtype: str) -> dict[str, Any]:
+    """Return what makes a network like this one in another dtype."""
+    hidden = network.layers[:-1]
+    return {
+        "sizes": network.sizes,
+        "activation": [layer.activation for layer in hidden],
+        "output": network.output,
+        "batch_norm": [layer.batch_norm for layer in hidden],
+        "init": "zeros",
+        "dtype": dtype,
+        "seed": network.seed,
+    }
+
+
+@contextmanager
+def _threads(n: int | None) -> Iterator[None]:
+    """Let fanin use at most n threads meanwhile; None changes nothing."""
+    if n is None:
+        yield
+        return
+    before = get_num_threads()
+    set_num_threads(n)
+    try:
+        yield
+    finally:
+        set_num_threads(before)

@@ -1,0 +1,92 @@
+"""The network behind an estimator: `fanin.MLP` that counts rows and penalties as scikit-learn does."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils import shuffle
+
+from .. import network
+from ..reference.loss import LossForm
+from ..reference.training import HeldOut
+
+Array = NDArray[Any]
+
+
+class Network(network.MLP):
+    """A network whose penalties belong to a whole batch, in an order that scikit-learn would take.
+
+    The penalty of a batch is alpha / 2 sum w^2 + l1 sum |w|, divided by its rows, or by the sum of
+    their weights.
+
+    Attributes
+    ----------
+    alpha, l1 : of that penalty
+    random_state : numpy.random.RandomState, shuffles the rows of each epoch once more
+    sample_weight : (rows,) of the data in `fit`, or None
+    """
+
+    alpha: float = 0.0
+    l1: float = 0.0
+    random_state: np.random.RandomState | None = None
+    sample_weight: Array | None = None
+    _rows_in_order: NDArray[np.int64] | None = None
+
+    @property
+    def _loss_form(self) -> LossForm:  # type: ignore[override]
+        outputs, clip = self.sizes[-1], float(np.finfo(self.dtype).eps)
+        if self.output == "softmax":
+            return LossForm(clip=clip)
+        if self.output == "sigmoid":  # the sum over outputs, not their mean
+            return LossForm(outputs, outputs, clip)
+        return LossForm(0.5, outputs / 2)  # half the mean, and the gradient of half the sum
+
+    def begin(self, rows: int) -> None:
+        """Begin a call of `fit` on so many rows."""
+        self._rows_in_order = np.arange(rows)
+
+    def _order(self, count: int) -> NDArray[np.int64]:
+        self._rows_in_order = shuffle(self._rows_in_order, random_state=self.random_state)
+        assert self._rows_in_order is not None
+        return self._rows_in_order
+
+    def penalise(self, divisor: float) -> None:
+        """Let the penalty be that of a batch of so many rows, or of rows of this total weight."""
+        if divisor > 0:
+            self._set_penalties(self.l1 / divisor, self.alpha / divisor)
+        else:
+            self._set_penalties(0.0, 0.0)
+
+    def _train_rows(
+        self,
+        x: Any,
+        y: Array,
+        sample_weight: Array | None,
+        rows: NDArray[np.int64] | None,
+        batch_size: int,
+        optimizer: Any,
+        *,
+        stats: bool | int = False,
+        **options: Any,
+    ) -> tuple[float, int]:
+        """Do the steps of batches that have the same penalty; `fit` calls again for the others."""
+        if rows is None:
+            rows = np.arange(len(x))
+        count = len(rows)
+        if self.sample_weight is not None:
+            some = min(batch_size, count)
+            divisor = float(self.sample_weight[rows[:some]].sum())
+        else:
+            some = count - count % batch_size or count
+            divisor = min(batch_size, some)
+        self.penalise(divisor)
+        return super()._train_rows(
+            x, y, sample_weight, rows[:some], batch_size, optimizer,
+            stats=stats if some == count else False, **options,
+        )  # fmt: skip
+
+    def _scores(self, z: Array, data: HeldOut, loss: Any) -> dict[str, float]:
+        self.penalise(self.batch_rows)
+        return super()._scores(z, data, loss)
+
+    batch_rows: int = 1  # of a whole batch, for the penalty in the loss of validation data
