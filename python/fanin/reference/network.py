@@ -118,6 +118,7 @@ class MLP:
 
     _default_optimizer: type[Optimizer] = Adam
     _stream: type[Stream] = Stream
+    _layer: type[Layer] = Layer
     # Of the output's own loss, wherever there is one; read by `_bind`, so it stays as it is then.
     _loss_form: LossForm = PLAIN
 
@@ -236,7 +237,7 @@ class MLP:
         place = unit = 0
         for i, (k, n) in enumerate(itertools.pairwise(self.sizes)):
             part, units = slice(place, place + counts[i]), slice(unit, unit + n)
-            layer = Layer(
+            layer = self._layer(
                 k,
                 n,
                 activation=(*activations, "identity")[i],
