@@ -16,6 +16,7 @@ from cases import OPTIMIZER, params
 from compare import same_bits, unit, within
 from fanin import _core, reference
 from fanin.reference import dense
+from fanin.reference.optimizer import norm_in_pieces
 
 STEPS = 5
 
@@ -357,6 +358,7 @@ def test_norm(count, dtype, fma_isas, rng):
     # a square is rounded, added to a lane of 8192 / 16, 16 lanes and 13 pieces are added: each with
     # u of a sum that only grows; the root halves that and is rounded itself, here and above
     assert abs(norm - exact) <= ((1 + 512 + 4 + 13) / 2 + 2) * unit("float64") * exact
+    assert norm == norm_in_pieces(x)
     assert abs(dense.norm(x) - exact) <= (count / 2 + 2) * unit("float64") * exact
 
 

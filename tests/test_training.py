@@ -641,6 +641,15 @@ def test_progress(stream, progress, shown, package, monkeypatch):
         assert found == ""
 
 
+def test_what_a_history_was_made_with(package):
+    history = fit(make(package), optimizer=package.SGD(0.5, momentum=0.25))
+    assert history.optimizer == "SGD(lr=0.5, momentum=0.25, nesterov=False)"
+    assert history.batch_size == 16
+    assert "batch_size=16" in repr(history)
+    history = fit(make(package), optimizer=package.SGD(lambda step: 0.1))
+    assert "lambda" in history.optimizer and "0x" not in history.optimizer
+
+
 def test_values_of_a_history(package):
     history = fit(make(package), validation=(X, Y))
     assert history.values("val_loss") is history.val_loss

@@ -195,6 +195,7 @@ class History:
     loss : mean loss of the epoch's steps, weighted by their rows, with the l1 and l2 penalties
     val_loss, val_accuracy, val_r2 : of the validation data after the epoch; empty without
     metrics : for each name given to `fit`, the values of that metric
+    optimizer, batch_size : what `fit` was given, the optimizer as text
     learning_rate : of the epoch's last step
     seconds : duration of the epoch with its validation
     stats : per epoch one ActivationStats per layer, of the epoch's last step; empty if not asked
@@ -225,6 +226,8 @@ class History:
     nonfinite_step: int | None = None
     nonfinite_layer: int | None = None
     best_epoch: int | None = None
+    optimizer: str = ""
+    batch_size: int | None = None
 
     @property
     def epochs(self) -> int:

@@ -6,6 +6,7 @@ network of this folder and for the compiled one.
 """
 
 import math
+import re
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -457,7 +458,11 @@ class _Training:
             optimizer.prepare(net.parameters, net.gradients)
         self.bar = Progress(progress, self.epochs, self.used)
 
-        self.history = History(metrics={name: [] for name in self.metrics})
+        self.history = History(
+            metrics={name: [] for name in self.metrics},
+            optimizer=re.sub(" at 0x[0-9a-fA-F]+", "", repr(optimizer)),  # of a function
+            batch_size=self.batch_size,
+        )
         if monitor:
             stride = monitor_stride(net, min(self.batch_size, rows), self.steps * self.epochs)
             self.history.monitor = LayerHistory(net.step, len(net.layers), stride)
