@@ -117,7 +117,7 @@ class Optimizer:
             limit = number(self.clip_value)
             g = np.clip(g, -limit, limit)
         if self.clip_norm is not None:
-            norm = _norm(g)
+            norm = norm_in_pieces(g)
             if not norm <= self.clip_norm:
                 g = g * number(self.clip_norm / norm)
         return g
@@ -148,7 +148,7 @@ class Optimizer:
         return f"{type(self).__name__}({settings})"
 
 
-def _norm(g: Array) -> float:
+def norm_in_pieces(g: Array) -> float:
     """Return the Euclidean norm in the order of docs/numerics.md, the compiled one's bits."""
     pieces = -(-g.size // _NORM_PIECE)
     squares = np.zeros(pieces * _NORM_PIECE)
