@@ -42,6 +42,11 @@ class Network(network.MLP):
             return LossForm(outputs, outputs, clip)
         return LossForm(0.5, outputs / 2)  # half the mean, and the gradient of half the sum
 
+    def _draw_weights(self, init: Any) -> None:
+        """Draw none where there is no init: an estimator sets them."""
+        if init is not None:
+            super()._draw_weights(init)
+
     def begin(self, rows: int) -> None:
         """Begin a call of `fit` on so many rows."""
         self._rows_in_order = np.arange(rows)
