@@ -217,7 +217,7 @@ class Estimator(BaseEstimator):
             output=self._target,
             dropout=self.dropout,
             batch_norm=self.batch_norm,
-            init="zeros" if self.init is None else self.init,
+            init=self.init,
             dtype=dtype,
             seed=int(self._random_state.randint(1 << 31)) if uses_chance else 0,
         )
