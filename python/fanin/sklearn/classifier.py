@@ -184,7 +184,6 @@ class MLPClassifier(ClassifierMixin, Estimator):
         if _check_partial_fit_first_call(self, classes):
             several = type_of_target(y).startswith("multilabel")
             self._label_binarizer = LabelBinarizer().fit(y if several else classes)
-            self.classes_ = self._label_binarizer.classes_
         return self._fit(X, y, sample_weight, validation_set, incremental=True)
 
     def predict(self, X: Any) -> Array:

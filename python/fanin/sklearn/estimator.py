@@ -171,7 +171,7 @@ class Estimator(BaseEstimator):
         sizes = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
         if np.any(np.array(sizes) <= 0):
             raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
-        return sizes
+        return [operator.index(size) for size in sizes]
 
     def _held_out(self, given: Any) -> tuple[Any, Array, Array | None] | None:
         """Return the caller's validation data, checked."""
@@ -464,7 +464,7 @@ class Estimator(BaseEstimator):
     # ---- copies, files ---------------------------------------------------------------------------
 
     def __copy__(self) -> Self:
-        """Return a copy that shares what a copy shares, but for the network: it has one of its own."""
+        """Return a shallow copy that has a network of its own, so that its coefs_ can be set."""
         twin = type(self).__new__(type(self))
         state = self.__getstate__()
         if "network_" in state:
