@@ -45,6 +45,7 @@ from sklearn.multioutput import MultiOutputRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import estimator_html_repr
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import fanin
 from compare import same_bits
@@ -160,6 +161,30 @@ def fit_and_look(x, y, n, epochs):
 
 def stop_with_an_error(net, history):
     raise RuntimeError("enough")
+
+
+def blas_threads():
+    return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+
+def test_lbfgs_and_the_threads_of_blas():
+    """The bits do not depend on them, and they are as many as before after fits at once."""
+    x, y = digits(100)
+
+    def fit(epochs):
+        estimator = small(solver="lbfgs", hidden_layer_sizes=(300,), max_iter=epochs)
+        return estimator.fit(x, y)
+
+    found = []
+    for threads in (1, 2):  # OpenBLAS shares out sums of more than 10000 numbers
+        with threadpool_limits(threads, user_api="blas"):
+            found.append([fit(epochs) for epochs in (12, 2, 6)])
+    before = blas_threads()
+    found.append(joblib.Parallel(3, backend="threading")(map(joblib.delayed(fit), (12, 2, 6))))
+    assert blas_threads() == before
+    for one, other, at_once in zip(*found, strict=True):
+        same_weights(one, other)
+        same_weights(one, at_once)
 
 
 def in_child(connection, estimator, x, y):

@@ -1,10 +1,14 @@
 """Training by L-BFGS: SciPy's, on the loss and the gradients of all rows."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import OptimizeResult, minimize
+from threadpoolctl import threadpool_limits
 
 from ..reference.loss import Loss
 from .loss import with_weights
@@ -71,7 +75,29 @@ def lbfgs(
         return value, gradients
 
     begin = network.parameters.astype(np.float64)
-    found = minimize(objective, begin, method="L-BFGS-B", jac=True, options=limits)
+    with _one_blas_thread():
+        found = minimize(objective, begin, method="L-BFGS-B", jac=True, options=limits)
     network.parameters = found.x
     network.running_mean, network.running_var = wide.running_mean, wide.running_var
     return found
+
+
+_under_way: list[threadpool_limits] = []  # the limit, once for each run of L-BFGS in any thread
+_change = Lock()
+
+
+@contextmanager
+def _one_blas_thread() -> Iterator[None]:
+    """Keep BLAS, which SciPy's L-BFGS calls for short vectors, to one thread meanwhile.
+
+    With more its sums have other bits, and waking them takes longer than the sums.
+    """
+    with _change:
+        _under_way.append(_under_way[0] if _under_way else threadpool_limits(1, user_api="blas"))
+    try:
+        yield
+    finally:
+        with _change:
+            limit = _under_way.pop()
+            if not _under_way:
+                limit.restore_original_limits()
