@@ -79,9 +79,7 @@ def read(path: str) -> tuple[Array, Array, Array, Array]:
         y, y_test = (scaler.transform(part.reshape(-1, 1)).ravel() for part in (y, y_test))
     one_each = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
     columns = make_pipeline(
-        make_column_transformer(
-            (one_each, categories), remainder=SimpleImputer(strategy="median")
-        ),
+        make_column_transformer((one_each, categories), remainder=SimpleImputer(strategy="median")),
         StandardScaler(),
     )
     x = columns.fit_transform(table["X_train"].astype(np.float64))

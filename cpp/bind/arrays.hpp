@@ -258,9 +258,11 @@ class Released {
   PyThreadState* state_;
 };
 
-// Value, gradient, least, most.
-using FormArguments = std::array<double, 4>;
-inline LossForm form_of(const FormArguments& form) { return {form[0], form[1], form[2], form[3]}; }
+// Value, gradient, clip, least, most.
+using FormArguments = std::array<double, 5>;
+inline LossForm form_of(const FormArguments& form) {
+  return {form[0], form[1], form[2], form[3], form[4]};
+}
 
 // While it lives: the interpreter is released and the floating-point mode is ours.
 class Computing {

@@ -201,10 +201,12 @@ struct BatchNormBackward {
 
 constexpr double unlimited = __builtin_inf();
 
-// How a loss is stated: factors on its value and on dz; and the least and the most that a row of a
-// softmax, or an element of a sigmoid, may cost in the value (NaN stays NaN).
+// How a loss is stated: factors on its value and on dz; what probabilities are clipped to in the
+// value, [clip, 1 - clip], or 0; and what a row of a softmax then costs at least and at most. NaN
+// stays NaN.
 struct LossForm {
   double value = 1, gradient = 1;
+  double clip = 0;
   double least = -unlimited, most = unlimited;
 };
 

@@ -10,9 +10,10 @@
 //       loss = sum w_i (z - t)^2 / D,  dz = 2 w_i (z - t) / D
 //
 // D, the divisor, is the caller's, as is the form: loss and dz have factors of their own, and in
-// the loss a row of the softmax, or an element of the sigmoid, costs no less and no more than it
-// says, before weights and factor. exp sees z - max(z), so nothing overflows. Sums over a row run
-// in 16 lanes, sums over rows in double.
+// the loss probabilities may be clipped: then a row of the softmax costs no less and no more than
+// the form says, and the sigmoid's cross-entropy is that of p = sigmoid(z) as it is rounded,
+// -t log p - (1 - t) log(1 - p). exp sees z - max(z), so nothing overflows. Sums over a row run in
+// 16 lanes, sums over rows in double.
 #pragma once
 
 #include "blocks.hpp"
@@ -73,10 +74,15 @@ template <class T>
   return loss < form.least ? form.least : loss > form.most ? form.most : loss;
 }
 
-// Elements likewise: min and max give their second operand where one is NaN.
+// What z costs against t. min and max give their second operand where one is NaN.
 template <class T>
-[[gnu::always_inline]] inline Vec<T> cut(const LossForm& form, Vec<T> loss) {
-  return max(broadcast(T(form.least)), min(broadcast(T(form.most)), loss));
+[[gnu::always_inline]] inline Vec<T> cross_entropy(const LossForm& form, Vec<T> z, Vec<T> t) {
+  if (form.clip == 0) {
+    return fnma(z, t, softplus(z));
+  }
+  const Vec<T> one = broadcast(T(1)), clip = broadcast(T(form.clip));
+  const Vec<T> p = max(clip, min(one - clip, sigmoid(z)));
+  return zero<T>() - fma(t, log(p), (one - t) * log(one - p));
 }
 
 // What the loss of row r is multiplied with, before the division.
@@ -173,8 +179,7 @@ double sigmoid_row(const Loss<T>& loss, int64_t r) {
     const Vec<T> z = load_lanes(loss.z.at(r, c), lanes);
     const Vec<T> t = fma(broadcast(T(1) - smooth), load_lanes(loss.targets.at(r, c), lanes),
                          broadcast(smooth / 2));
-    // softplus(z) - z t
-    Vec<T> row = cut(loss.form, fnma(z, t, softplus(z)));
+    Vec<T> row = cross_entropy(loss.form, z, t);
     if (lanes < width<T>) {
       row = select(first<T>(lanes), row, zero<T>());
     }
@@ -355,7 +360,7 @@ void sigmoid_columns(const Loss<T>& loss, int64_t r0, int rows) {
   sum_columns(loss, r0, rows, 1, [&](Vec<T> z, Vec<T> target, Vec<T>& slope) {
     const Vec<T> t = fma(broadcast(T(1) - smooth), target, broadcast(smooth / 2));
     slope = sigmoid(z) - t;
-    return cut(loss.form, fnma(z, t, softplus(z))) + zero<T>();
+    return cross_entropy(loss.form, z, t) + zero<T>();
   });
 }
 

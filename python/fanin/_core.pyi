@@ -3,7 +3,7 @@
 Arrays are float32 or float64, one dtype a call; outputs are written, None leaves one out.
 `Dropout` is (threshold, seed, step, layer), `Stats` (mean, std, min, max, zeros, saturated,
 unit_mean, unit_zeros),
-`Form` (factor on the loss, factor on dz, least and most that a row or an element costs).
+`Form` (factor on the loss, factor on dz, clip, least and most that a row of a softmax costs).
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 Array: TypeAlias = NDArray[Any]
 Dropout: TypeAlias = tuple[int, int, int, int]
 Stats: TypeAlias = tuple[float, float, float, float, int, int, Array, Array]
-Form: TypeAlias = tuple[float, float, float, float]
+Form: TypeAlias = tuple[float, float, float, float, float]
 Layer: TypeAlias = tuple[int, int, int, int, int, float, float, float]
 
 # ---- the machine

@@ -115,9 +115,10 @@ void check_network(const Context& context, const std::string& type) {
       labels.push_back(r * 7 % 5);
       rows.push_back(r * 11 % 150);
     }
-    const NetworkConfig config{Output::softmax, 9, false, kind % 2 == 0 ? 0u : 6000u,
-                               kind % 4 == 2,
-                               kind % 5 == 1 ? LossForm{0.5, 2, 0.1, 1.5} : LossForm{}};
+    const NetworkConfig config{
+        Output::softmax, 9,
+        false,           kind % 2 == 0 ? 0u : 6000u,
+        kind % 4 == 2,   kind % 5 == 1 ? LossForm{0.5, 2, 0.1, 0.1, 1.5} : LossForm{}};
     Network<T> net(layers, config, parameters.data(), gradients.data(), mean.data(), var.data());
     const Dataset data{
         x.data(), sizeof(T) == 4 ? Source::float32 : Source::float64, 23, 1, 1.0, rows.data(), 150,

@@ -33,10 +33,10 @@ class LossForm(NamedTuple):
     clip : in the value of a cross entropy each probability of the label is clipped to
         [clip, 1 - clip], 0 <= clip < 1/2; 0 means no clipping
 
-    That is, a row's loss (softmax), or an element's (sigmoid), is kept within [-log(1 - clip),
-    -log(clip)] before it is weighted by sample_weight and averaged; so it is too where targets are
-    probabilities, smoothed, or weighted by class.  NaN stays NaN.  dz knows no clipping, nor do
-    squared errors.
+    softmax: a row's loss is kept within [-log(1 - clip), -log(clip)], also where targets are
+    probabilities, smoothed, or weighted by class.  sigmoid: an element costs
+    -t log p - (1 - t) log(1 - p) with p = sigmoid(z) rounded and clipped.  NaN stays NaN.  dz knows
+    no clipping, nor do squared errors.
     """
 
     value: float = 1.0
@@ -44,14 +44,14 @@ class LossForm(NamedTuple):
     clip: float = 0.0
 
     def ends(self) -> tuple[float, float]:
-        """Return the least and the most that a row, or an element, costs."""
+        """Return the least and the most that a row of a softmax costs."""
         if self.clip == 0:
             return -math.inf, math.inf
         return -math.log1p(-self.clip), -math.log(self.clip)
 
-    def numbers(self) -> tuple[float, float, float, float]:
-        """Return factors and ends, as compiled code takes them."""
-        return self.value, self.gradient, *self.ends()
+    def numbers(self) -> tuple[float, float, float, float, float]:
+        """Return all of it, as compiled code takes it."""
+        return self.value, self.gradient, self.clip, *self.ends()
 
 
 PLAIN = LossForm()
@@ -240,9 +240,13 @@ def sigmoid_loss(
 ) -> tuple[float, Array]:
     """Return what `sigmoid_cross_entropy` does, likewise."""
     t = targets * (1 - label_smoothing) + label_smoothing / 2
-    elements = np.maximum(z, 0) - z * t + np.log1p(np.exp(-np.abs(z)))
-    elements = np.clip(elements, *form.ends())
-    return _mean_over_elements(elements, sigmoid(z) - t, sample_weight, form)
+    p = sigmoid(z)
+    if form.clip == 0:
+        elements = np.maximum(z, 0) - z * t + np.log1p(np.exp(-np.abs(z)))
+    else:
+        clipped = np.clip(p, z.dtype.type(form.clip), 1 - z.dtype.type(form.clip))
+        elements = -(t * np.log(clipped) + (1 - t) * np.log(1 - clipped))
+    return _mean_over_elements(elements, p - t, sample_weight, form)
 
 
 @np.errstate(over="ignore", under="ignore", invalid="ignore")

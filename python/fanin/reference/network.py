@@ -19,7 +19,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from . import arguments, saving, training
+from . import aligned, arguments, saving, training
 from .activation import sigmoid
 from .arguments import Array
 from .batch_norm import EPS
@@ -228,8 +228,8 @@ class MLP:
 
         counts = _parameters_per_layer(self.sizes, norms)
         width = sum(n for n, norm in zip(self.sizes[1:], norms, strict=True) if norm)
-        self._parameters = np.zeros(sum(counts), self.dtype)
-        self._gradients = np.zeros(sum(counts), self.dtype)
+        self._parameters = aligned.zeros(sum(counts), self.dtype)
+        self._gradients = aligned.zeros(sum(counts), self.dtype)
         self._running_mean = np.zeros(width, self.dtype)
         self._running_var = np.ones(width, self.dtype)
         self._decay_mask = np.zeros(sum(counts), np.bool_)

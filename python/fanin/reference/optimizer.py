@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import arguments
+from . import aligned, arguments
 from .arguments import Array
 
 LearningRate = float | Callable[[int], float]
@@ -94,7 +94,8 @@ class Optimizer:
         """Check the vectors and create the moments, as the first update does."""
         arguments.check_update(parameters, gradients)
         if not self.state:
-            self.state = {name: np.zeros_like(parameters) for name in self.moments}
+            count, dtype = parameters.size, parameters.dtype
+            self.state = {name: aligned.zeros(count, dtype) for name in self.moments}
         for moment in self.state.values():
             if moment.shape != parameters.shape or moment.dtype != parameters.dtype:
                 raise ValueError(

@@ -1,6 +1,6 @@
 """MLPClassifier: scikit-learn's, on fanin's kernels."""
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from .estimator import Estimator, by_solver
 Array = NDArray[Any]
 
 
-class MLPClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
+class MLPClassifier(ClassifierMixin, Estimator):
     """A multilayer perceptron for classes, two or more, or for several labels at once.
 
     In place of `sklearn.neural_network.MLPClassifier`: with the same random_state it draws the same
@@ -79,7 +79,7 @@ class MLPClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     diagnose_ : what `fanin.diagnose` says of it, with monitor=True
     """
 
-    _parameter_constraints: dict[str, Any] = {  # noqa: RUF012
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
         **Estimator._parameter_constraints,
         "class_weight": [StrOptions({"balanced"}), dict, None],
         "loss": [StrOptions({"log_loss"}), callable],
@@ -129,9 +129,7 @@ class MLPClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         self._keep(locals())
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(
-        self, X: Any, y: Any, sample_weight: Any = None, *, validation_set: Any = None
-    ) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, *, validation_set: Any = None) -> Self:
         """Train on X and y.
 
         Parameters

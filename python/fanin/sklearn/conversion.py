@@ -3,6 +3,7 @@
 import copy
 from typing import Any
 
+import numpy as np
 from sklearn import neural_network
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
@@ -42,16 +43,14 @@ def from_sklearn(estimator: Any) -> Estimator:
     sklearn.exceptions.NotFittedError
         It has not been fitted.
     """
-    for ours, theirs in PAIRS:
-        if isinstance(estimator, theirs):
-            break
-    else:
+    kind = next((ours for ours, theirs in PAIRS if isinstance(estimator, theirs)), None)
+    if kind is None:
         raise TypeError(
             "estimator: expected sklearn.neural_network.MLPClassifier or MLPRegressor, "
             f"got {type(estimator).__name__}"
         )
     check_is_fitted(estimator)
-    found: Any = ours(**estimator.get_params(deep=False))
+    found: Any = kind(**estimator.get_params(deep=False))
     _carry(estimator, found)
     found._random_state = check_random_state(found.random_state)
     coefs = estimator.coefs_
@@ -85,10 +84,8 @@ def to_sklearn(estimator: Estimator) -> Any:
     sklearn.exceptions.NotFittedError
         It has not been fitted.
     """
-    for ours, theirs in PAIRS:
-        if isinstance(estimator, ours):
-            break
-    else:
+    kind = next((theirs for ours, theirs in PAIRS if isinstance(estimator, ours)), None)
+    if kind is None:
         raise TypeError(
             "estimator: expected fanin.sklearn.MLPClassifier or MLPRegressor, "
             f"got {type(estimator).__name__}"
@@ -102,17 +99,17 @@ def to_sklearn(estimator: Estimator) -> Any:
             "activation: expected one that scikit-learn has, identity, logistic, tanh or relu, "
             f"for all layers, got {estimator.activation!r}"
         )
-    known = theirs().get_params()
+    known = kind().get_params()
     parameters = {k: v for k, v in estimator.get_params(deep=False).items() if k in known}
     parameters["activation"] = activation
     if parameters.get("loss") not in (None, "squared_error", "poisson"):
         parameters["loss"] = "squared_error"
     if parameters["verbose"] == "bar":
         parameters["verbose"] = True
-    found = theirs(**parameters)
+    found = kind(**parameters)
     _carry(estimator, found)
     found.coefs_ = [layer.weight.copy() for layer in network.layers]
-    found.intercepts_ = [layer.bias.copy() for layer in network.layers]
+    found.intercepts_ = [np.array(layer.bias) for layer in network.layers]
     found._best_coefs = [c.copy() for c in found.coefs_]
     found._best_intercepts = [i.copy() for i in found.intercepts_]
     return found

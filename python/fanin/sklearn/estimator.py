@@ -6,17 +6,15 @@ improvement, learning rates, the best weights); a `Network` does the arithmetic.
 """
 
 import copy
-import math
 import operator
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Integral, Real
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
@@ -32,19 +30,30 @@ from ..reference.history import History
 from ..reference.loss import Loss
 from ..reference.optimizer import Optimizer
 from ..runtime import get_num_threads, set_num_threads
+from .bookkeeping import Books
+from .lbfgs import lbfgs
+from .loss import with_weights
 from .network import Network
 
 Array = NDArray[Any]
 
 ACTIVATIONS = {"logistic": "sigmoid"} | {name: name for name in KINDS}
 STOCHASTIC = ("sgd", "adam")
-ROWS_AT_ONCE = 1 << 22  # numbers in the widest layer, in a full pass of lbfgs
 
 
 class Estimator(BaseEstimator):
     """Base of MLPClassifier and MLPRegressor."""
 
-    _parameter_constraints: dict[str, Any] = {
+    coefs_: list[Array]
+    intercepts_: list[Array]
+    network_: Network
+    history_: History
+    _views: tuple[list[Any], list[Any]]  # what coefs_ and intercepts_ held at first
+    loss_curve_: list[float]
+    validation_loss_curve_: list[float] | None
+    validation_scores_: list[float] | None
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "activation": [StrOptions(set(ACTIVATIONS)), list, tuple],
         "solver": [StrOptions({"lbfgs", "sgd", "adam"})],
@@ -169,7 +178,7 @@ class Estimator(BaseEstimator):
             return None
         if not isinstance(given, tuple | list) or len(given) not in (2, 3):
             raise ValueError("validation_set: expected (X, y) or (X, y, sample_weight)")
-        X, y = self._check_targets(*given[:2], incremental=True, reset=False)
+        X, y = self._check_targets(given[0], given[1], incremental=True, reset=False)
         weight = _check_sample_weight(given[2], X) if len(given) == 3 else None
         return X, y, weight
 
@@ -183,10 +192,10 @@ class Estimator(BaseEstimator):
             self._draw_weights()
         self._best = self._parameters()
         if self.solver in STOCHASTIC or self.optimizer is not None:
-            self.loss_curve_: list[float] = []
-            self.validation_loss_curve_: list[float] | None = None
+            self.loss_curve_ = []
+            self.validation_loss_curve_ = None
             self._no_improvement_count = 0
-            self.validation_scores_: list[float] | None = [] if self.early_stopping else None
+            self.validation_scores_ = [] if self.early_stopping else None
             self.best_validation_score_ = -np.inf if self.early_stopping else None
             self.best_loss_ = None if self.early_stopping else np.inf
 
@@ -204,7 +213,7 @@ class Estimator(BaseEstimator):
             output=self._target,
             dropout=self.dropout,
             batch_norm=self.batch_norm,
-            init="zeros" if self.init is None else self.init,
+            init=self.init,
             dtype=dtype,
             seed=int(self._random_state.randint(1 << 31)) if uses_chance else 0,
         )
@@ -254,16 +263,18 @@ class Estimator(BaseEstimator):
     def _show_parameters(self) -> None:
         """Let coefs_ and intercepts_ be views of the network's parameters."""
         layers = self.network_.layers
-        coefs = [layer.weight for layer in layers]
-        intercepts = [layer.beta if layer.bias is None else layer.bias for layer in layers]
+        coefs: list[Any] = [layer.weight for layer in layers]
+        intercepts: list[Any] = [
+            layer.beta if layer.bias is None else layer.bias for layer in layers
+        ]
         self._views = coefs, intercepts
         self.coefs_, self.intercepts_ = list(coefs), list(intercepts)
 
     def _read_parameters(self) -> Network:
         """Return the network, with what was put in the place of a view copied into it."""
-        network: Network = self.network_
+        network = self.network_
         for name, views in zip(("coefs_", "intercepts_"), self._views, strict=True):
-            given = getattr(self, name)
+            given: Any = getattr(self, name)
             if len(given) == len(views) and all(map(operator.is_, given, views)):
                 continue
             if [np.shape(a) for a in given] != [a.shape for a in views]:
@@ -316,18 +327,18 @@ class Estimator(BaseEstimator):
         network.random_state, network.sample_weight = self._random_state, sample_weight
         network.batch_rows = batch_size
         network.begin(rows)
-        books = _Books(self, held_out, rows)
+        books = Books(self, held_out, rows)
         data: dict[str, Any] = {"sample_weight": sample_weight}
         if held_out is not None:
             self.validation_loss_curve_ = self.validation_loss_curve_ or []
             data["validation"] = held_out[:2] if held_out[2] is None else held_out
         if loss is not None:
-            y = _beside(y, sample_weight)
+            y = with_weights(y, sample_weight)
             data = {"loss": loss}
             if held_out is not None:
-                data["validation"] = held_out[0], _beside(*held_out[1:])
+                data["validation"] = held_out[0], with_weights(*held_out[1:])
         self.n_iter_ = 0
-        self.history_: History = network.fit(
+        self.history_ = network.fit(
             X,
             y,
             epochs=1 if incremental else self.max_iter,
@@ -386,58 +397,25 @@ class Estimator(BaseEstimator):
             weights = sample_weight[train], sample_weight[held_out]
         return X[train], y[train], weights[0], (X[held_out], y[held_out], weights[1])
 
-    # ---- lbfgs -----------------------------------------------------------------------------------
-
     def _fit_lbfgs(self, X: Any, y: Array, sample_weight: Array | None) -> None:
-        """Minimise the loss of all rows by SciPy's L-BFGS-B, in float64."""
-        network = self.network_
-        if network.input_dropout or any(layer.dropout for layer in network.layers):
-            raise ValueError("dropout: expected 0 with solver='lbfgs', which needs the same loss "
-                             "at every call; use 'adam' or 'sgd'")  # fmt: skip
-        wide = Network(**_settings_in(network, "float64"))
-        loss = self._own_loss()
-        rows = X.shape[0]
-        at_once = rows if network.batch_norm else max(ROWS_AT_ONCE // max(network.sizes), 1)
-        weight = np.ones(rows) if sample_weight is None else sample_weight.astype(np.float64)
-        total = float(weight.sum())
-        wide.alpha, wide.l1 = float(self.alpha), float(self.l1)
-        wide.penalise(total)
-        targets = y if loss is None else _beside(y, sample_weight)
-        if targets.ndim == 2:
-            targets = targets.astype(np.float64)
-
-        def objective(parameters: Array) -> tuple[float, Array]:
-            wide.parameters = parameters
-            value, gradients = 0.0, np.zeros_like(parameters)
-            for start in range(0, rows, at_once):
-                part = slice(start, start + at_once)
-                share = weight[part].sum() / total
-                given = None if sample_weight is None or loss is not None else sample_weight[part]
-                found, slope = wide.loss_and_gradients(
-                    X[part], targets[part], sample_weight=given, loss=loss
-                )
-                value += share * found
-                gradients += share * slope
-            return value, gradients
-
-        options = {"maxfun": self.max_fun, "maxiter": self.max_iter, "gtol": self.tol}
-        start = network.parameters.astype(np.float64)
-        found = minimize(objective, start, method="L-BFGS-B", jac=True, options=options)
+        network, loss = self.network_, self._own_loss()
+        network.alpha, network.l1 = float(self.alpha), float(self.l1)
+        limits = {"maxfun": self.max_fun, "maxiter": self.max_iter, "gtol": self.tol}
+        found = lbfgs(network, X, y, sample_weight, loss, limits)
         self.loss_ = float(found.fun)
         self.n_iter_ = min(found.nit, self.max_iter)
-        network.parameters = found.x
-        network.running_mean, network.running_var = wide.running_mean, wide.running_var
         if found.status != 0:
-            more = (
-                f"\nIncrease the number of iterations to improve the convergence "
-                f"(max_iter={self.max_iter})."
-                if self.n_iter_ == self.max_iter
-                else ""
-            )
+            more = ""
+            if self.n_iter_ == self.max_iter:
+                more = (
+                    "\nIncrease the number of iterations to improve the convergence "
+                    f"(max_iter={self.max_iter})."
+                )
             warnings.warn(
                 f"lbfgs failed to converge after {self.n_iter_} iteration(s) "
                 f"(status={found.status}):\n{found.message}\n{more}\n"
-                "You might also want to scale the data.",
+                "You might also want to scale the data as shown in:\n"
+                "    https://scikit-learn.org/stable/modules/preprocessing.html",
                 ConvergenceWarning,
                 stacklevel=4,
             )
@@ -505,112 +483,6 @@ def by_solver(estimator: Estimator) -> bool:
             f"{estimator.solver} is not stochastic."
         )
     return True
-
-
-class _Books:
-    """What scikit-learn's MLP does after each epoch: losses, scores, when to stop."""
-
-    def __init__(
-        self, estimator: Any, held_out: tuple[Any, Array, Array | None] | None, rows: int
-    ) -> None:
-        """Begin them for a training on so many rows."""
-        self.estimator, self.held_out, self.rows = estimator, held_out, rows
-        self.stopped = False
-
-    def score(self, y: Array, found: Array) -> float:
-        """Return the score of what the network predicts for the validation data."""
-        assert self.held_out is not None
-        score: float = self.estimator._score_of(found, *self.held_out[1:])
-        return score
-
-    def end_epoch(self, network: Any, history: History) -> bool:
-        """Write down an epoch; return whether to stop."""
-        e = self.estimator
-        e.n_iter_ += 1
-        e.loss_ = history.loss[-1]
-        e.t_ += self.rows
-        e.loss_curve_.append(e.loss_)
-        speaks = bool(e.verbose) and e.verbose != "bar"
-        if speaks:
-            print(f"Iteration {e.n_iter_}, loss = {e.loss_:.8f}")
-        if self.held_out is not None:
-            e.validation_loss_curve_.append(history.val_loss[-1])
-        if e.early_stopping:
-            self._look_at_score(history.metrics["score"][-1], speaks)
-        else:
-            self._look_at_loss()
-        optimizer = e._optimizer
-        if e.optimizer is None and e.solver == "sgd" and e.learning_rate == "invscaling":
-            _change_rate(optimizer, float(e.learning_rate_init) / (e.t_ + 1) ** e.power_t)
-        if e._no_improvement_count > e.n_iter_no_change:
-            self.stopped = self._says_stop(speaks)
-            if not self.stopped:
-                e._no_improvement_count = 0
-        return self.stopped
-
-    def _look_at_score(self, score: float, speaks: bool) -> None:
-        e = self.estimator
-        e.validation_scores_.append(score)
-        if speaks:
-            print(f"Validation score: {score:f}")
-        improves = not score < e.best_validation_score_ + e.tol
-        e._no_improvement_count = 0 if improves else e._no_improvement_count + 1
-        if score > e.best_validation_score_:
-            e.best_validation_score_ = score
-            e._best = e._parameters()
-
-    def _look_at_loss(self) -> None:
-        e = self.estimator
-        improves = not e.loss_ > e.best_loss_ - e.tol
-        e._no_improvement_count = 0 if improves else e._no_improvement_count + 1
-        if e.loss_ < e.best_loss_:
-            e.best_loss_ = e.loss_
-
-    def _says_stop(self, speaks: bool) -> bool:
-        """Stop, or lower an adaptive learning rate."""
-        e, optimizer = self.estimator, self.estimator._optimizer
-        what = "Validation score" if e.early_stopping else "Training loss"
-        message = (
-            f"{what} did not improve more than tol={e.tol:f} for {e.n_iter_no_change} "
-            "consecutive epochs."
-        )
-        if e.optimizer is not None or e.solver != "sgd" or e.learning_rate != "adaptive":
-            message, stop = f"{message} Stopping.", True
-        elif optimizer.lr <= 1e-6:
-            message, stop = f"{message} Learning rate too small. Stopping.", True
-        else:
-            _change_rate(optimizer, optimizer.lr / 5.0)
-            message, stop = f"{message} Setting learning rate to {optimizer.lr:f}", False
-        if speaks:
-            print(message)
-        return stop
-
-
-def _change_rate(optimizer: SGD, lr: float) -> None:
-    """Change SGD's learning rate; scikit-learn's velocity is -lr times ours, and keeps its value."""
-    momentum = optimizer.state.get("momentum")
-    if momentum is not None:
-        momentum *= float(optimizer.lr) / lr if lr > 0 else math.inf  # type: ignore[arg-type]
-    optimizer.lr = lr
-
-
-def _beside(y: Array, sample_weight: Array | None) -> Array:
-    """Return targets with the rows' weights as a last column."""
-    return y if sample_weight is None else np.column_stack([y, sample_weight])
-
-
-def _settings_in(network: Network, dtype: str) -> dict[str, Any]:
-    """Return what makes a network like this one in another dtype."""
-    hidden = network.layers[:-1]
-    return {
-        "sizes": network.sizes,
-        "activation": [layer.activation for layer in hidden],
-        "output": network.output,
-        "batch_norm": [layer.batch_norm for layer in hidden],
-        "init": "zeros",
-        "dtype": dtype,
-        "seed": network.seed,
-    }
 
 
 @contextmanager

@@ -69,3 +69,8 @@ def as_loss(elements: Elements) -> Loss:
         return value, slope * (weight / total)[:, None]
 
     return loss
+
+
+def with_weights(y: Array, sample_weight: Array | None) -> Array:
+    """Return targets with the rows' weights as a last column."""
+    return y if sample_weight is None else np.column_stack([y, sample_weight])

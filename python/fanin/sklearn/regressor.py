@@ -1,7 +1,7 @@
 """MLPRegressor: scikit-learn's, on fanin's kernels."""
 
 from numbers import Real
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ Array = NDArray[Any]
 LOSSES = ("squared_error", "poisson", "absolute_error", "huber", "log_cosh")
 
 
-class MLPRegressor(RegressorMixin, Estimator):  # type: ignore[misc]
+class MLPRegressor(RegressorMixin, Estimator):
     """A multilayer perceptron for numbers, one or several per row.
 
     In place of `sklearn.neural_network.MLPRegressor`: with the same random_state it draws the same
@@ -39,7 +39,7 @@ class MLPRegressor(RegressorMixin, Estimator):  # type: ignore[misc]
     validation_scores_ are R2.
     """
 
-    _parameter_constraints: dict[str, Any] = {  # noqa: RUF012
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
         **Estimator._parameter_constraints,
         "loss": [StrOptions(set(LOSSES)), callable],
         "huber_delta": [Interval(Real, 0, None, closed="neither")],
@@ -90,9 +90,7 @@ class MLPRegressor(RegressorMixin, Estimator):  # type: ignore[misc]
         self._keep(locals())
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(
-        self, X: Any, y: Any, sample_weight: Any = None, *, validation_set: Any = None
-    ) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, *, validation_set: Any = None) -> Self:
         """Train on X and y.
 
         Parameters
