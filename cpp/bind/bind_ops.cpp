@@ -387,7 +387,6 @@ py::array_t<bool> dropout_mask(int64_t rows, int64_t cols, const DropoutArgument
   return out;
 }
 
-// out[i] = (x[rows[i]] - shift) * factor.
 // The Euclidean norm of a vector, summed in double.
 double norm(const py::array& values) {
   return with_dtype(values, "values", [&]<class T>() {
@@ -400,6 +399,7 @@ double norm(const py::array& values) {
   });
 }
 
+// out[i] = (x[rows[i]] - shift) * factor.
 void gather(const py::array& x, const py::array& rows, const py::array& shift,
             const py::array& factor, py::array out) {
   const int64_t cols = x.ndim() == 2 ? x.shape(1) : 0;

@@ -117,8 +117,11 @@ class AveragedWeights(Callback):
         return net._from_parts(net._config(), vectors_by_name(self if self.samples else net))
 
     def _check_size(self, net: "MLP") -> None:
-        if self.parameters is not None:
-            arguments.check_shape("net", net.parameters, self.parameters.shape, "on average")
+        if self.parameters is not None and net.parameters.shape != self.parameters.shape:
+            raise ValueError(
+                f"net: expected {self.parameters.size} parameters, as the averaged network has, "
+                f"got one of {net.parameters.size}"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """Return the average and its number of samples."""

@@ -9,6 +9,7 @@ differs is refused.
 """
 
 import contextlib
+import errno
 import glob
 import json
 import os
@@ -143,6 +144,9 @@ def read(checkpoint: Checkpoint) -> State | None:
         with contextlib.suppress(OSError):
             os.remove(left)
     if not os.path.exists(path):
+        folder = os.path.dirname(path) or os.curdir
+        if not os.path.isdir(folder):  # found out now, not after the first epoch
+            raise FileNotFoundError(errno.ENOENT, "checkpoint: no such folder", folder)
         return None
     with open(path, "rb") as file:
         try:

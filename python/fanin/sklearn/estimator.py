@@ -424,7 +424,8 @@ class Estimator(BaseEstimator):
             warnings.warn(
                 f"lbfgs failed to converge after {self.n_iter_} iteration(s) "
                 f"(status={found.status}):\n{found.message}\n{more}\n"
-                "You might also want to scale the data.",
+                "You might also want to scale the data as shown in:\n"
+                "    https://scikit-learn.org/stable/modules/preprocessing.html",
                 ConvergenceWarning,
                 stacklevel=4,
             )

@@ -95,5 +95,6 @@ class Network(network.MLP):
         )  # fmt: skip
 
     def _scores(self, z: Array, data: HeldOut, loss: Any) -> dict[str, float]:
-        self.penalise(self.batch_rows)
+        if self.alpha or self.l1:
+            self.penalise(self.batch_rows)
         return super()._scores(z, data, loss)
