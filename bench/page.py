@@ -1,4 +1,4 @@
-"""Puts measured figures into docs/performance.md: its tables are written by this script alone.
+"""Puts measured figures into docs/performance.md and docs/sklearn.md, whose tables it alone writes.
 
     python bench/page.py FILE.json ...
 
@@ -13,12 +13,13 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from statistics import mean, median
+from statistics import mean, median, stdev
 from typing import Any
 
 from fanin.bench import report
 
-PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = DOCS / "performance.md", DOCS / "sklearn.md"
 Rows = list[dict[str, Any]]
 NAMES = {"fanin": "fanin", "numpy": "NumPy", "jax": "JAX", "torch": "PyTorch",
          "torch-compiled": "PyTorch compiled", "sklearn": "scikit-learn",
@@ -191,6 +192,32 @@ def overheads(rows: Rows) -> str:
     return lines("what | ms | against, ms | ratio | at most", table)
 
 
+def estimators(rows: Rows) -> str:
+    """Scores and seconds of `fit` beside scikit-learn's; then one row's `predict`."""
+    fits, predictions = [], []
+    for r in rows:
+        if r["kind"] == "predict":
+            ours, theirs = median(r["fanin"]), median(r["scikit-learn"])
+            cells = [f"{one * 1e6:.3g}" for one in (ours, theirs)]
+            predictions.append([r["data"], *cells, f"{ours / theirs:.2f}"])
+            continue
+        ours, theirs = (median(r[f"{name} seconds"]) for name in ("fanin", "scikit-learn"))
+        spreads = [
+            f"{mean(scores):.4f} ± {stdev(scores) if len(scores) > 1 else 0:.4f}"
+            for scores in (r["fanin score"], r["scikit-learn score"])
+        ]
+        fits.append(
+            [r["data"], r["run"], *spreads, f"{ours:.3g}", f"{theirs:.3g}",
+             f"{ours / theirs:.2f}", f"{r['limit']:.2f}"]
+        )  # fmt: skip
+    score = "score, fanin | score, scikit-learn"
+    tables = [lines(f"data | run | {score} | fanin s | scikit-learn s | ratio | at most", fits)]
+    if predictions:
+        head = "`predict` of one row | fanin us | scikit-learn us | ratio"
+        tables.append(lines(head, predictions))
+    return "\n\n".join(tables)
+
+
 TABLES: dict[str, tuple[Callable[[Rows], str], tuple[str, ...]]] = {
     "steps": (steps, ("steps",)),
     "breakdown": (breakdown, ("breakdown",)),
@@ -202,6 +229,7 @@ TABLES: dict[str, tuple[Callable[[Rows], str], tuple[str, ...]]] = {
     "memory": (memory, ("memory",)),
     "busy": (busy, ("busy",)),
     "interleaved": (interleaved, ("interleaved",)),
+    "estimators": (estimators, ("estimator", "predict")),
     "overheads": (overheads, ("dropout", "fit", "avx2", "bfloat16")),
 }
 
@@ -218,20 +246,24 @@ def read(paths: list[str]) -> Rows:
 
 def main() -> None:
     """Rewrites the tables that the files have figures for."""
-    rows, text = read(sys.argv[1:]), PAGE.read_text()
+    rows, texts = read(sys.argv[1:]), {page: page.read_text() for page in PAGES}
     for name, (table, kinds) in TABLES.items():
         own = [row for row in rows if row.get("kind") in kinds]
         if not own:
             continue
         block = f"<!-- table {name} -->\n{table(own)}\n<!-- end -->"
-        text, count = re.subn(
-            rf"<!-- table {name} -->.*?<!-- end -->",
-            lambda _, block=block: block,
-            text,
-            flags=re.DOTALL,
-        )
-        print(f"{name}: {len(own)} rows{'' if count else ', but the page has no such table'}")
-    PAGE.write_text(text)
+        found = 0
+        for page, text in texts.items():
+            texts[page], count = re.subn(
+                rf"<!-- table {name} -->.*?<!-- end -->",
+                lambda _, block=block: block,
+                text,
+                flags=re.DOTALL,
+            )
+            found += count
+        print(f"{name}: {len(own)} rows{'' if found else ', but no page has such a table'}")
+    for page, text in texts.items():
+        page.write_text(text)
 
 
 if __name__ == "__main__":
