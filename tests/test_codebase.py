@@ -142,7 +142,7 @@ def test_the_package_imports_numpy_alone():
             top = name.split(".")[0]
             known = sys.stdlib_module_names | {"numpy"} | optional.get(path.name, set())
             if path.parent.name == "sklearn":  # nobody but its users imports it
-                known |= {"scipy", "sklearn"}
+                known |= {"scipy", "sklearn", "threadpoolctl"}
             assert not top or top in known, f"{path.name}: {name}"
 
 
