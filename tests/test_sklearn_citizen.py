@@ -813,6 +813,34 @@ def test_what_fit_refuses(source, what):
     assert messages[1] == messages[0]
 
 
+def test_after_a_refused_fit():
+    """An estimator never fitted is still not; one that was predicts what it did."""
+    x, y = digits(60)
+    estimator = small(dropout=[0.1, 0.2])  # one hidden layer
+    for _ in range(2):
+        with pytest.raises(ValueError, match="dropout: expected one value, or 1 of them, got 2"):
+            estimator.fit(x, y)
+        with pytest.raises(NotFittedError):
+            estimator.predict(x)
+    estimator.set_params(dropout=0.1).fit(x, y)
+    expected = estimator.predict_proba(x)
+    with pytest.raises(ValueError, match="Input X contains NaN"):
+        estimator.fit(np.where(x > 0.9, np.nan, x), y)
+    same_bits(estimator.predict_proba(x), expected)
+
+
+def test_numpy_scalars_as_parameters():
+    """As good as Python's numbers."""
+    x, y = digits(60)
+    given = {"max_iter": np.int64(3), "batch_size": np.int32(20), "alpha": np.float64(1e-4),
+             "random_state": np.int64(2), "shuffle": np.bool_(True), "verbose": np.int64(0),
+             "n_iter_no_change": np.int8(5), "hidden_layer_sizes": np.array([7, 5])}  # fmt: skip
+    plain = {name: value.tolist() for name, value in given.items()}
+    for solver in ("adam", "sgd", "lbfgs"):
+        estimators = [MLPClassifier(solver=solver, **some).fit(x, y) for some in (given, plain)]
+        same_weights(*estimators)
+
+
 def test_a_column_as_y():
     """It is taken, with scikit-learn's warning, as one output."""
     x, y = digits(60)

@@ -358,7 +358,7 @@ class Estimator(BaseEstimator):
             callbacks=[books.end_epoch, *self.callbacks],
             metrics={"score": books.score} if held_out is not None else {},
             monitor=self.monitor,
-            progress=self.verbose == "bar",
+            progress=isinstance(self.verbose, str),  # "bar"
             **data,
         )
         self.stopped_early_ = self.early_stopping and books.stopped
@@ -486,6 +486,10 @@ class Estimator(BaseEstimator):
         super().__setstate__(state)
         if "network_" in state:
             self._show_parameters()
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Return whether there is a network; a fit that was refused may leave other attributes."""
+        return "network_" in self.__dict__
 
     def __sklearn_tags__(self) -> Any:
         """Return scikit-learn's tags."""
