@@ -66,7 +66,7 @@ struct Epilogue {
     const bool buffered = drops || with_stats;
     alignas(64) T buffer[row_block * patch_cols];
     alignas(64) uint16_t bits[row_block];
-    const int64_t tall = with_stats ? row_block : patch_rows;
+    const int64_t tall = drops && !with_stats ? patch_rows : row_block;
     for (int64_t r = r0; r < r1; r += tall) {
       for (int64_t c = c0; c < c1; c += patch_cols) {
         const Patch patch{r, c, int(r1 - r < tall ? r1 - r : tall),
@@ -174,10 +174,10 @@ BackwardPatch<T> backward_patch_of(const ActivationBackward<T>& layer) {
 template <class T>
 void backward_block(const ActivationBackward<T>& layer, View<const T> da, BackwardPatch<T> backward,
                     int64_t r0, int64_t r1, int64_t c0, int64_t c1) {
-  for (int64_t r = r0; r < r1; r += patch_rows) {
+  for (int64_t r = r0; r < r1; r += row_block) {
     for (int64_t c = c0; c < c1; c += patch_cols) {
       backward(layer, da,
-               {r, c, int(r1 - r < patch_rows ? r1 - r : patch_rows),
+               {r, c, int(r1 - r < row_block ? r1 - r : row_block),
                 int(c1 - c < patch_cols ? c1 - c : patch_cols)});
     }
   }
