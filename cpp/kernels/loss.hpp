@@ -257,14 +257,7 @@ struct RowSums {
     }
   }
   [[gnu::always_inline]] Vec<T>& of(int column) { return lane[column % 16]; }
-  [[gnu::always_inline]] Vec<T> total() {
-    for (int half = 8; half > 0; half /= 2) {
-      for (int l = 0; l < half; ++l) {
-        lane[l] = lane[l] + lane[l + half];
-      }
-    }
-    return lane[0];
-  }
+  [[gnu::always_inline]] Vec<T> total() { return tree_sum(lane); }
 };
 
 // d_factor of each row.

@@ -249,7 +249,7 @@ void Network<T>::fetch_next(const Dataset& data, const int64_t* chosen, int64_t 
   for (int64_t i = next + r0; i < next + r1 && i < data.count; ++i) {
     const char* start = static_cast<const char*>(data.x) + data.rows[i] * data.row_stride * size;
     for (int64_t at = 0; at < x_.cols * size && data.col_stride == 1; at += cache_line) {
-      __builtin_prefetch(start + at);
+      __builtin_prefetch(start + at, 0, 2);  // the first cache is needed until then
     }
   }
 }
