@@ -814,6 +814,9 @@ def unsafe():
         "no moments",
         lambda: _core.optimizer_update(fanin.Adam(), 0.1, 0, f(9), f(9), None),
     )
+    yield "a norm of integers", lambda: _core.norm(np.arange(9))
+    yield "a norm of a matrix", lambda: _core.norm(good)
+    yield "a norm of every other number", lambda: _core.norm(f(9)[::2])
     yield "short edges", lambda: _core.histogram(good, np.array([0.0, 1.0]), np.zeros(3, np.int64))
 
 

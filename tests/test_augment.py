@@ -229,6 +229,8 @@ BAD = [
      r"x: expected rows of 784 numbers, images of shape \(28, 28\), got \(5, 783\)"),
     (lambda: Shift(1)(np.zeros((5, 4, 4), int), RNG(0)), TypeError, "uint8, float32 or float64"),
     (lambda: Shift(1)([[1]], RNG(0)), TypeError, "uint8, float32 or float64"),
+    (lambda: Shift(1)(np.zeros((5, 4, 4)), 0), TypeError, "rng: expected a numpy.random.Generator"),
+    (lambda: Compose([])(np.zeros((5, 4, 4)), None), TypeError, "rng: expected a numpy"),
 ]  # fmt: skip
 
 

@@ -391,8 +391,10 @@ def test_settings(package, tmp_path):
             package.Checkpoint(**settings)
     with pytest.raises(TypeError, match=r"^checkpoint: expected str"):
         package.MLP([6, 3]).fit(X, Y, checkpoint=3, progress=False)
-    with pytest.raises(OSError, match="nowhere"):
-        package.MLP([6, 3]).fit(X, Y, checkpoint=tmp_path / "nowhere" / "a", progress=False)
+    net = package.MLP([6, 3])
+    with pytest.raises(FileNotFoundError, match=r"checkpoint: no such folder: .*nowhere'$"):
+        net.fit(X, Y, checkpoint=tmp_path / "nowhere" / "a", progress=False)
+    assert net.step == 0  # found out before the first epoch
 
 
 # ---- kill -9 ---------------------------------------------------------------------------------

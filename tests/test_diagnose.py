@@ -489,6 +489,26 @@ def test_bias_and_variance_of_a_training():
     assert "high bias" in found.names  # R^2 of about 0.5
 
 
+def test_errors_in_another_unit():
+    found = fanin.bias_variance(5.0, 12.5, high=2.0)
+    assert found.summary == "errors: human 0, training 5, dev 12.5"
+    assert found[0].evidence == "training 5, dev 12.5: a step of 7.5 (at most 2)"
+
+
+def test_what_does_not_belong_together():
+    x, y, *_ = data("digits")
+    net = MLP([x.shape[1], 8, 10])
+    history = net.fit(x, y, epochs=1, progress=False)
+    with pytest.raises(ValueError, match=r"^net: expected .* of 2 layers, got one of 1$"):
+        fanin.diagnose(history, MLP([x.shape[1], 10]))
+    x = x.copy()
+    x[7, 3] = np.nan
+    with pytest.raises(
+        ValueError, match=r"^x: expected finite numbers, got nan in row 7, column 3"
+    ):
+        fanin.diagnose(history, net, x=x, y=y)
+
+
 def test_bad_errors():
     with pytest.raises(ValueError, match="dev_error"):
         fanin.bias_variance(0.1, -0.1)

@@ -9,6 +9,7 @@ import sys
 import textwrap
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -205,6 +206,114 @@ def test_a_handler_that_raises_something_else():
     thread.join()
     assert np.isfinite(net.parameters).all()
     assert np.isfinite(net.train_step(x[:64], y[:64], fanin.Adam()))
+
+
+class Interrupted:
+    """Raises KeyboardInterrupt before the n-th bytecode of some functions, wherever that is."""
+
+    FUNCTIONS = ("run", "_end_epoch", "look", "restore", "swap", "network", "on_step_end",
+                 "_set_vectors", "assign", "vectors_by_name")  # fmt: skip
+
+    def __init__(self, number):
+        self.left = number
+
+    def __enter__(self):
+        self.before = sys.gettrace()
+        sys.settrace(self.trace)
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        sys.settrace(self.before)
+        return kind is KeyboardInterrupt
+
+    def trace(self, frame, event, argument):
+        code = frame.f_code
+        if code.co_name not in self.FUNCTIONS or "reference" not in Path(code.co_filename).parts:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+        return self.trace
+
+
+def bits(owner):
+    """Those of all vectors of a network or an average, for comparisons."""
+    vectors = owner.parameters, owner.running_mean, owner.running_var
+    return b"".join(vector.tobytes() for vector in vectors)
+
+
+class Keep(fanin.Callback):
+    """Keeps the bits of the network and of its average after each step."""
+
+    def __init__(self, average):
+        self.average, self.seen = average, []
+
+    def on_step_end(self, net, history):
+        self.seen.append((bits(net), bits(self.average)))
+
+
+def average_and_train(package, restore, number=0):
+    """Two epochs, of which the first one is the better: network, average, points left, states."""
+    x, y = data(32, 4)
+    told = iter((1, 0))
+    net, average = package.MLP([4, 3, 100], batch_norm=True), package.AveragedWeights(0.5)
+    keep = Keep(average)
+    with Interrupted(number) as point:
+        net.fit(
+            x, y, epochs=2, batch_size=16, validation=(x, y), callbacks=[average, keep],
+            metrics={"told": lambda y, prediction: next(told)}, progress=False,
+            early_stopping=package.EarlyStopping("told", mode="max", restore_best=restore),
+        )  # fmt: skip
+    return net, average, point.left, keep.seen
+
+
+@pytest.mark.filterwarnings("ignore:fit. interrupted:UserWarning")
+@pytest.mark.parametrize("restore", [False, True])
+def test_weights_and_their_average_are_not_mixed(restore, package):
+    """Wherever the signal comes, the network has the weights of its steps or, at the end, those
+    it was to be left with; where they were swapped the average has the others.
+    """
+    net, average, _, seen = average_and_train(package, restore)
+    own, means = zip(*seen, strict=True)
+    end = bits(net)
+    assert end == means[1 if restore else 3]
+    assert bits(average) == (means[3] if restore else own[3])
+    own = [bits(package.MLP([4, 3, 100], batch_norm=True)), *own]
+    found = set()
+    number = 1 + restore + 2 * (package is fanin)  # by fours: all points, over four tests
+    while True:
+        net, average, left, _ = average_and_train(package, restore, number)
+        if left > 0:
+            break
+        ended = bits(net) == end
+        assert ended or bits(net) == own[net.step], number
+        if not restore and average.samples == 4:
+            assert bits(average) == (own[4] if ended else means[3]), number
+        found.add(ended)
+        number += 4
+    assert found == {False, True}
+    assert number > 1000
+
+
+def test_a_swap_happens_or_does_not(package):
+    net, average, _, _ = average_and_train(package, restore=False)
+    before, number = (bits(net), bits(average)), 0
+    ends = []
+    while True:
+        number += 1
+        with Interrupted(number) as point:
+            average.swap(net)
+        ends.append((bits(net), bits(average)) == before)
+        assert ends[-1] or (bits(average), bits(net)) == before, number
+        if not ends[-1]:
+            average.swap(net)
+        if point.left > 0:
+            break
+    assert number > 50
+    assert ends == sorted(ends, reverse=True)
+    assert ends[0] and not ends[-1]
 
 
 HANDLED = """

@@ -369,6 +369,16 @@ def test_input_dropout(package):
     same_bits(x, np.arange(800.0).reshape(20, 40))
 
 
+def test_more_layers_than_masks(package, monkeypatch):
+    """Layer 65535 would drop by the mask of the inputs."""
+    with pytest.raises(ValueError, match=r"^sizes: expected at most 65535 layers .* got 65536$"):
+        package.MLP([1] * 65537)
+    monkeypatch.setattr(fanin.reference.arguments, "INPUT_LAYER", 3)  # 65535 take half a minute
+    assert len(package.MLP([1] * 4).layers) == 3
+    with pytest.raises(ValueError, match=r"^sizes: expected at most 3 layers .* got 4$"):
+        package.MLP([1] * 5)
+
+
 def test_input_dropout_leaves_other_masks(package):
     """A hidden layer drops the same units with it and without."""
     x = np.ones((50, 6), np.float32)
@@ -765,9 +775,9 @@ def data_of(kind: str, tmp_path):
     if kind in ("int8", "float16"):
         values = values // 2
     expected = values.astype(np.float32)
-    if kind == "memmap":
+    if kind.startswith("memmap"):
         path = tmp_path / "x.npy"
-        np.save(path, values.astype(np.uint8))
+        np.save(path, values.astype(kind.split()[1]))
         return np.load(path, mmap_mode="r"), expected
     if kind == "list":
         return values.tolist(), expected
@@ -786,7 +796,8 @@ def data_of(kind: str, tmp_path):
 
 
 KINDS = ["bool", "uint8", "int8", "int64", "uint16", "float16", "float32", "float64", ">f4", ">i2",
-         "memmap", "list", "strided", "reversed", "fortran", "misaligned"]  # fmt: skip
+         "memmap uint8", "memmap float32", "memmap float64", "memmap >i2", "list", "strided",
+         "reversed", "fortran", "misaligned"]  # fmt: skip
 
 
 @pytest.mark.parametrize("scale", [None, 1 / 255])

@@ -14,7 +14,9 @@ from sklearn.neural_network._stochastic_optimizers import AdamOptimizer
 import fanin
 from cases import OPTIMIZER, params
 from compare import same_bits, unit, within
-from fanin import reference
+from fanin import _core, reference
+from fanin.reference import dense
+from fanin.reference.optimizer import norm_in_pieces
 
 STEPS = 5
 
@@ -338,6 +340,34 @@ def clipped(package, g, **limits) -> np.ndarray:
     package.SGD(1.0, **limits).update(p, g)
     same_bits(g, before)
     return 0 - p
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 17, 8191, 8193, 100_001])
+def test_norm(count, dtype, fma_isas, rng):
+    """In double, the same bits on every instruction set and number of threads."""
+    x = (rng.standard_normal(count) * 10.0 ** rng.integers(-20, 18, count)).astype(dtype)
+    exact = math.sqrt(math.fsum(float(v) * float(v) for v in x))
+    before, found = fanin.get_num_threads(), set()
+    for isa in fma_isas:
+        fanin.set_isa(isa)
+        for threads in (1, 2, 3):
+            fanin.set_num_threads(threads)
+            found.add(_core.norm(x))
+    fanin.set_num_threads(before)
+    (norm,) = found
+    # a square is rounded, added to a lane of 8192 / 16, 16 lanes and 13 pieces are added: each with
+    # u of a sum that only grows; the root halves that and is rounded itself, here and above
+    assert abs(norm - exact) <= ((1 + 512 + 4 + 13) / 2 + 2) * unit("float64") * exact
+    assert norm == norm_in_pieces(x)
+    assert abs(dense.norm(x) - exact) <= (count / 2 + 2) * unit("float64") * exact
+
+
+def test_norm_of_what_is_not_finite(dtype, isa):
+    x = np.ones(100, dtype)
+    x[70] = math.inf
+    assert _core.norm(x) == dense.norm(x) == math.inf
+    x[71] = math.nan
+    assert math.isnan(_core.norm(x)) and math.isnan(dense.norm(x))
 
 
 def test_clip_norm(package, dtype, isa):

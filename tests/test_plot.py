@@ -85,6 +85,9 @@ def test_history_without_validation():
     assert drawn["best epoch, 2: 2"].get_xydata().tolist() == [[2, 2]]
     with pytest.raises(ValueError, match="no finished epoch"):
         plot.plot_history(fanin.History(), axes())
+    for draw in (plot.plot_history, plot.plot_layers):
+        with pytest.raises(TypeError, match=r"^history: expected what fit returned, got MLP"):
+            draw(fanin.MLP([2, 2]))
 
 
 def test_a_figure_of_its_own(trained, tmp_path):

@@ -61,7 +61,8 @@ def test_what_the_page_has(package, tmp_path):
     text = path.read_text()
     page = Page(text)
     for part in ("Findings", "nothing found", "Curves", "Layers over", "Activations", repr(net),
-                 "best epoch", "val_accuracy", "NumPy", np.__version__):  # fmt: skip
+                 "best epoch", "val_accuracy", "NumPy", np.__version__,
+                 "3 epochs, batch size 128, Adam(lr=0.001, "):  # fmt: skip
         assert part in page.text, part
     if package is fanin:
         assert fanin.isa() in page.text and f"threads{fanin.get_num_threads()}" in page.text

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +132,91 @@ def test_lbfgs(kind, data, weighted):
     assert ours.n_iter_ == theirs.n_iter_ == 5
     assert ours.loss_ == pytest.approx(theirs.loss_, rel=1e-6)
 
+
+# ---- calls one after the other -------------------------------------------------------------------
+
+
+def parts(e):
+    x, y = digits()
+    for i in range(0, 1700, 100):
+        e.partial_fit(x[i : i + 100], y[i : i + 100], classes=range(10))
+
+
+def on_from_fit(e):
+    x, y = digits()
+    e.fit(x, y).partial_fit(x[:300], y[:300])
+
+
+def on_from_weights(e):
+    x, y = digits()
+    e.set_params(warm_start=True).fit(x, y)
+    e.set_params(alpha=0.5, max_iter=4).fit(x, y).fit(x[:700], y[:700])
+
+
+def anew(e):
+    e.fit(*digits()).fit(*cancer())
+
+
+def weighted(e):
+    x, y = digits()
+    weight = np.random.default_rng(0).integers(0, 3, len(x))
+    e.fit(x, y, sample_weight=weight).partial_fit(x, y, sample_weight=weight * 1.5)
+
+
+def labels_in_parts(e):
+    x, y = labels()
+    for i in range(0, 300, 60):  # scikit-learn issue 12505
+        e.partial_fit(x[i : i + 60], y[i : i + 60], classes=range(5))
+
+
+def numbers_in_parts(e):
+    for _ in range(4):
+        e.partial_fit(*diabetes())
+
+
+def until_it_stops(e):
+    x, y = digits()
+    e.set_params(max_iter=60, n_iter_no_change=3, tol=5e-3).fit(x / 16, y)
+
+
+SOLVERS = [
+    {"solver": "adam"},
+    {"solver": "sgd", "learning_rate": "invscaling", "learning_rate_init": 0.05},
+    {"solver": "sgd", "learning_rate": "adaptive", "learning_rate_init": 0.05, "tol": 1e-2},
+]
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: s.get("learning_rate", "adam"))
+@pytest.mark.parametrize(
+    "calls",
+    [parts, on_from_fit, on_from_weights, anew, weighted, labels_in_parts, numbers_in_parts,
+     until_it_stops],
+)  # fmt: skip
+def test_the_same_after_several_calls(calls, solver):
+    """Losses, books and warnings; also with a RandomState that goes on from call to call."""
+    kind = "regressor" if calls is numbers_in_parts else "classifier"
+    for random_state in (0, None):
+        found = []
+        for source in (THEIRS, OURS):
+            state = np.random.RandomState(7) if random_state is None else random_state
+            settings = {"hidden_layer_sizes": (20,), "max_iter": 5} | solver
+            e = source[kind](random_state=state, **settings)
+            with warnings.catch_warnings(record=True) as heard:
+                warnings.simplefilter("always")
+                calls(e)
+            found.append((e, [(w.category, str(w.message)) for w in heard]))
+        (theirs, they_said), (ours, we_said) = found
+        # the stated bound; both compute the same steps in float64
+        np.testing.assert_allclose(ours.loss_curve_, theirs.loss_curve_, rtol=1e-6, atol=1e-12)
+        for name in ("n_iter_", "t_", "_no_improvement_count"):
+            assert getattr(ours, name) == getattr(theirs, name)
+        assert ours.best_loss_ == pytest.approx(theirs.best_loss_, rel=1e-6)
+        assert [w for w in we_said if w[0] is not RuntimeWarning] == [
+            w for w in they_said if w[0] is not RuntimeWarning
+        ]
+
+
+# ---- scikit-learn's own checks and tests ---------------------------------------------------------
 
 # What scikit-learn's own skips as well: no decision_function; array API needs a variable to be set.
 SKIPPED = {

@@ -272,6 +272,8 @@ def test_chain_refuses():
         study.linear_chain([1.0, 1.5], depth=1000)
     with pytest.raises(ValueError, match=r"^factors\[0\]: expected a number > 0, got 0"):
         study.linear_chain([0.0])
+    with pytest.raises(ValueError, match=r"^factors: expected at least one number, got none"):
+        study.linear_chain([])
     with pytest.raises(ValueError, match=r"^depth: "):
         study.linear_chain(depth=0)
 

@@ -191,8 +191,7 @@ def test_the_averaged_network_is_the_one_looked_at(package):
 
     def look(net, history):
         raw.append(net.parameters.copy())
-        with average.swapped(net):
-            validated.append(net.evaluate(X, Y))
+        validated.append(average.network(net).evaluate(X, Y))
 
     fit(plain, epochs=4)
     net = make(package)
@@ -227,7 +226,7 @@ def test_average_begins_anew(package):
     same_bits(again.parameters, average.parameters)
     fit(net, epochs=1, callbacks=[average])
     assert average.samples == 6
-    with pytest.raises(ValueError, match=r"^net: expected shape"):
+    with pytest.raises(ValueError, match=r"^net: expected 111 parameters, .* got one of 6$"):
         average.swap(package.MLP([2, 2]))
     for settings, told in (({"decay": 1.0}, "decay"), ({"every": 0}, "every"),
                            ({"swap": 1}, "swap")):  # fmt: skip
@@ -348,6 +347,27 @@ def test_own_loss_takes_no_weights(package):
         make(package).fit(X, Y[:5], loss=loss, progress=False)
     with pytest.raises(ValueError, match=r"^validation: y: expected 96 rows"):
         fit(make(package), loss=loss, validation=(X, Y[:3]))
+
+
+def test_own_loss_and_standardised_targets(package):
+    """Where `fit` would standardise targets a loss of one's own is refused; steps take any y."""
+    net = package.MLP([5, 1], output="identity", target_standardizer=package.Standardizer())
+    y, loss = 50 + 3 * X[:, 0], package.mean_squared_error
+    before = net.parameters.copy()
+    told = r"^loss: expected None, as the network has a target_standardizer"
+    with pytest.raises(ValueError, match=told):
+        net.fit(X, y, loss=loss, progress=False)
+    same_bits(net.parameters, before)
+    assert net.target_standardizer.rows == 0
+    net.fit(X, y, epochs=1, progress=False)
+    with pytest.raises(ValueError, match=told):
+        net.evaluate(X, y, loss=loss)
+    column = y[:, None]
+    value, gradients = net.loss_and_gradients(X, column, loss=loss)
+    gradients = gradients.copy()
+    assert value == pytest.approx(((net.forward(X) - column) ** 2).mean(), rel=1e-6)  # float32
+    assert net.train_step(X, column, package.SGD(0.0), loss=loss) == value
+    same_bits(net.loss_and_gradients(X, column, loss=loss)[1], gradients)
 
 
 def test_monitor_with_an_own_loss(package):
@@ -619,6 +639,15 @@ def test_progress(stream, progress, shown, package, monkeypatch):
         assert "seven 7" in found
     else:
         assert found == ""
+
+
+def test_what_a_history_was_made_with(package):
+    history = fit(make(package), optimizer=package.SGD(0.5, momentum=0.25))
+    assert history.optimizer == "SGD(lr=0.5, momentum=0.25, nesterov=False)"
+    assert history.batch_size == 16
+    assert "batch_size=16" in repr(history)
+    history = fit(make(package), optimizer=package.SGD(lambda step: 0.1))
+    assert "lambda" in history.optimizer and "0x" not in history.optimizer
 
 
 def test_values_of_a_history(package):

@@ -387,6 +387,18 @@ py::array_t<bool> dropout_mask(int64_t rows, int64_t cols, const DropoutArgument
   return out;
 }
 
+// The Euclidean norm of a vector, summed in double.
+double norm(const py::array& values) {
+  return with_dtype(values, "values", [&]<class T>() {
+    const int64_t count = values.size();
+    const T* data = vector<T>(values, "values", count);
+    Buffer<double> squares;
+    squares.resize(size_t(norm_pieces(count)));
+    const Computing computing;
+    return ops_of<T>(table()).norm(computing.context, data, count, unlimited, squares.data());
+  });
+}
+
 // out[i] = (x[rows[i]] - shift) * factor.
 void gather(const py::array& x, const py::array& rows, const py::array& shift,
             const py::array& factor, py::array out) {
@@ -445,6 +457,7 @@ void bind_ops(py::module_& module) {
              &loss<&Ops<float>::mean_squared_error, &Ops<double>::mean_squared_error>);
   module.def("softmax", &softmax);
   module.def("optimizer_update", &optimizer_update);
+  module.def("norm", &norm);
   module.def("gather", &gather);
   module.def("function", &function);
   module.def("philox", &philox);

@@ -12,6 +12,7 @@ from .reference import arguments
 from .reference.arguments import DERIVATIVE_NEEDS_INPUT, Array, Key
 from .reference.dense import DenseCache as ReferenceCache
 from .reference.dense import DenseGradients
+from .reference.dense import Layer as ReferenceLayer
 from .reference.stats import ActivationStats
 from .stats import histogram_of, stats_of
 
@@ -154,3 +155,11 @@ def dense_backward(da: Array, cache: DenseCache, *, need_dx: bool = True) -> Den
         dx = np.empty(cache.x.shape, dtype)
         _core.gemm(dz, cache.w.T, dx)
     return DenseGradients(dx, dw, db)
+
+
+class Layer(ReferenceLayer):
+    __doc__ = ReferenceLayer.__doc__
+
+    @property
+    def weight_norm(self) -> float:
+        return _core.norm(self.weight.reshape(-1))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from . import _core
 from .activation import KINDS, as_rows
+from .dense import Layer
 from .loss import sigmoid_loss, softmax_loss, squared_loss
 from .optimizer import COMPILED, Adam, is_compiled
 from .random import Stream, permutation
@@ -39,6 +40,7 @@ class MLP(network.MLP):
 
     _default_optimizer = Adam
     _stream = Stream
+    _layer = Layer
 
     def _bind(self) -> None:
         layers = [

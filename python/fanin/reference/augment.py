@@ -40,8 +40,10 @@ class _Augmentation:
     def __call__(self, x: Array, rng: Generator) -> Array:
         """Return the changed batch, a new array of the shape and dtype of x.
 
-        Raises TypeError for another dtype, ValueError for rows that are not images of `shape`.
+        Raises TypeError for another dtype or no generator, ValueError for rows that are not images
+        of `shape`.
         """
+        check_generator(rng)
         images = as_images(x, self.shape)
         return self._change(images, rng).reshape(x.shape)
 
@@ -320,6 +322,7 @@ class Compose(_Augmentation):
 
     def __call__(self, x: Array, rng: Generator) -> Array:
         """Return the changed batch, a new array of the shape and dtype of x; raises as a step."""
+        check_generator(rng)
         images = as_images(x, self.shape).copy()
         moving: list[_Moving] = []
         for step in (*self.steps, None):
@@ -335,6 +338,15 @@ class Compose(_Augmentation):
 
 
 # ---- images and maps -------------------------------------------------------------------------
+
+
+def check_generator(rng: Any) -> None:
+    """Refuse what is no generator, such as a seed."""
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(
+            "rng: expected a numpy.random.Generator such as np.random.default_rng(0), "
+            f"got {arguments.describe(rng)}"
+        )
 
 
 def check_shape(shape: Any) -> None:

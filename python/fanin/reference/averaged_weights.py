@@ -11,8 +11,6 @@ average itself:
     average += (p_t - average) (1 - D) / (1 - D^t)
 """
 
-import contextlib
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +18,7 @@ import numpy as np
 from . import arguments
 from .arguments import Array
 from .callbacks import Callback
-from .early_stopping import VECTORS
+from .vectors import VECTORS, assign, vectors_by_name
 
 if TYPE_CHECKING:
     from .history import History
@@ -88,15 +86,14 @@ class AveragedWeights(Callback):
 
     def on_step_end(self, net: "MLP", history: "History") -> None:
         """Add the network's weights to the average."""
-        self.samples += 1
         decay = self.decay**self.every
-        weight = (1 - decay) / (1 - decay**self.samples)
-        for name in VECTORS:
-            values = getattr(net, name)
-            if self.samples == 1:
+        weight = (1 - decay) / (1 - decay ** (self.samples + 1))
+        for name, values in vectors_by_name(net).items():
+            if self.samples == 0:
                 setattr(self, name, values.copy())
             else:
                 _move(getattr(self, name), values, values.dtype.type(weight))
+        self.samples += 1
 
     def swap(self, net: "MLP") -> None:
         """Exchange the network's weights and the average; a second call undoes it.
@@ -105,38 +102,36 @@ class AveragedWeights(Callback):
         """
         if self.samples == 0:
             return
-        arguments.check_shape("net", net.parameters, self._array("parameters").shape, "on average")
-        for name in VECTORS:
-            average, own = self._array(name), getattr(net, name).copy()
-            setattr(net, name, average)
-            average[...] = own
+        self._check_size(net)
+        own, average = vectors_by_name(net).values(), vectors_by_name(self).values()
+        copies = [vector.copy() for vector in own]
+        net._pending = None
+        assign([*own, *average], [*average, *copies])
 
-    @contextlib.contextmanager
-    def swapped(self, net: "MLP") -> Iterator[None]:
-        """Let the network have the averaged weights for the length of a with block."""
-        own = {name: getattr(net, name).copy() for name in VECTORS}
-        try:
-            for name in VECTORS if self.samples else ():
-                setattr(net, name, getattr(self, name))
-            yield
-        finally:
-            for name, values in own.items():
-                setattr(net, name, values)
+    def network(self, net: "MLP") -> "MLP":
+        """Return a copy of the network with the averaged weights, or its own before any sample.
 
-    def _array(self, name: str) -> Array:
-        values: Array = getattr(self, name)
-        return values
+        Raises ValueError for a network of another size.
+        """
+        self._check_size(net)
+        return net._from_parts(net._config(), vectors_by_name(self if self.samples else net))
+
+    def _check_size(self, net: "MLP") -> None:
+        if self.parameters is not None and net.parameters.shape != self.parameters.shape:
+            raise ValueError(
+                f"net: expected {self.parameters.size} parameters, as the averaged network has, "
+                f"got one of {net.parameters.size}"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """Return the average and its number of samples."""
-        vectors = {name: getattr(self, name) for name in VECTORS} if self.samples else {}
-        return {"samples": self.samples, **vectors}
+        return {"samples": self.samples, **(vectors_by_name(self) if self.samples else {})}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with what `state_dict` returned."""
-        self.samples = state["samples"]
         for name in VECTORS:
             setattr(self, name, state.get(name))
+        self.samples = state["samples"]
 
     def __repr__(self) -> str:
         """Return the call that makes this callback."""

@@ -43,7 +43,8 @@ def bias_variance(
 
     Parameters
     ----------
-    train_error, dev_error : of the network on training and dev data, such as 1 - accuracy, >= 0
+    train_error, dev_error : of the network on training and dev data, such as 1 - accuracy, >= 0;
+        of errors in another unit (a root mean square, percent) `high` has to be set as well
     human_error : of people, or the least that can be had (Bayes error); the bias counts from there
     train_dev_error : on data held out that are of the kind of the training data, optional; then
         the step to the dev error is no variance but a mismatch of data
@@ -91,18 +92,19 @@ def bias_variance(
         for name, (start, end) in ways.items()
         if start in errors and end in errors
     }
+    number = _percent if max(errors.values()) <= 1 else "{:.3g}".format
     findings = [
         Finding(
             name,
-            f"{_said(ways[name][0])} {_percent(errors[ways[name][0]])}, {_said(ways[name][1])} "
-            f"{_percent(errors[ways[name][1]])}: a step of {_percent(step)} "
-            f"(at most {_percent(limit)})",
+            f"{_said(ways[name][0])} {number(errors[ways[name][0]])}, {_said(ways[name][1])} "
+            f"{number(errors[ways[name][1]])}: a step of {number(step)} "
+            f"(at most {number(limit)})",
             _ADVICE[name],
         )
         for name, step in sorted(steps.items(), key=lambda item: -item[1])
         if step > limit * (1 + 1e-9)  # so that 0.165 - 0.15 is no finding for its rounding
     ]
-    summary = ", ".join(f"{_said(name)} {_percent(value)}" for name, value in errors.items())
+    summary = ", ".join(f"{_said(name)} {number(value)}" for name, value in errors.items())
     return Diagnosis(tuple(findings), summary=f"errors: {summary}")
 
 

@@ -9,6 +9,7 @@ differs is refused.
 """
 
 import contextlib
+import errno
 import glob
 import json
 import os
@@ -21,10 +22,10 @@ import numpy as np
 
 from . import arguments, saving
 from .arguments import Array
-from .early_stopping import VECTORS
 from .history import PER_EPOCH, History, LayerHistory
 from .optimizer import Optimizer
 from .stats import ActivationStats
+from .vectors import VECTORS, vectors_by_name
 
 if TYPE_CHECKING:
     from .network import MLP
@@ -143,6 +144,9 @@ def read(checkpoint: Checkpoint) -> State | None:
         with contextlib.suppress(OSError):
             os.remove(left)
     if not os.path.exists(path):
+        folder = os.path.dirname(path) or os.curdir
+        if not os.path.isdir(folder):  # found out now, not after the first epoch
+            raise FileNotFoundError(errno.ENOENT, "checkpoint: no such folder", folder)
         return None
     with open(path, "rb") as file:
         try:
@@ -218,15 +222,12 @@ def _join(plain: State, arrays: dict[str, Array]) -> State:
 
 def state_of_network(net: "MLP") -> State:
     """Return what steps change in a network."""
-    return {"step": int(net.step), "epoch": int(net.epoch)} | {
-        name: getattr(net, name) for name in VECTORS
-    }
+    return {"step": int(net.step), "epoch": int(net.epoch), **vectors_by_name(net)}
 
 
 def load_network(net: "MLP", state: State) -> None:
     """Give a network this state."""
-    for name in VECTORS:
-        setattr(net, name, state[name])
+    net._set_vectors({name: state[name] for name in VECTORS})
     net.step, net.epoch = state["step"], state["epoch"]
 
 

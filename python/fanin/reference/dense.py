@@ -24,6 +24,7 @@ from .arguments import DERIVATIVE_NEEDS_INPUT, Array, Key
 from .batch_norm import BatchNormCache, batch_norm_backward, batch_norm_forward
 from .dropout import dropout_mask, dropout_scale
 from .gemm import round_to_bfloat16
+from .optimizer import norm_in_pieces
 from .stats import ActivationStats, activation_stats
 
 
@@ -284,9 +285,10 @@ class Layer:
         return self._norm(1)
 
     @property
+    @np.errstate(over="ignore", invalid="ignore")
     def weight_norm(self) -> float:
         """The Euclidean norm of the weight."""
-        return norm(self.weight)
+        return norm_in_pieces(self.weight.reshape(-1))
 
     def _norm(self, which: int) -> float | None:
         kept: Norms | Callable[[], Norms | None] | None = vars(self)["_norms"]

@@ -114,7 +114,8 @@ def diagnose(
     Raises
     ------
     TypeError, ValueError
-        Not a History, no step done in it, x of another width, human_error without what it needs.
+        Not a History, no step done in it, a network of other layers, x of another width or with NaN
+        or infinity, human_error without what it needs.
 
     Notes
     -----
@@ -125,6 +126,12 @@ def diagnose(
         raise TypeError(f"history: expected what fit returned, got {arguments.describe(history)}")
     if not history.epochs and history.nonfinite_step is None:
         raise ValueError("history: expected one epoch or more, got none")
+    watched = None if history.monitor is None else history.monitor.layers
+    if net is not None and watched not in (None, len(net.layers)):
+        raise ValueError(
+            f"net: expected the network of this history, of {watched} layers, "
+            f"got one of {len(net.layers)}"
+        )
     found = _Patient(history, net, x)
     candidates = [(rank, finding) for rank, finding in found.candidates() if finding is not None]
     findings = _causes(candidates)
@@ -175,9 +182,9 @@ class _Patient:
         if x is not None and net is not None:
             x = training.as_rows("x", x, net.sizes[0])
             arguments.check_rows("x", x)
-            seen = training.some_rows(x, net.dtype, net.standardizer or net.input_scale).astype(
-                np.float64
-            )
+            scale = net.standardizer or net.input_scale
+            training.check_finite("x", x, net.dtype, scale)
+            seen = training.some_rows(x, net.dtype, scale).astype(np.float64)
             self.input_mean, self.input_std = seen.mean(axis=0), seen.std(axis=0)
         elif x is not None:
             raise ValueError("x: expected net as well, which knows how x is scaled, got None")

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from . import arguments
 from .arguments import Array
 from .history import History
+from .vectors import VECTORS, vectors_by_name
 
 if TYPE_CHECKING:
     from .network import MLP
 
 HIGHER_IS_BETTER = ("val_accuracy", "val_r2")
-VECTORS = ("parameters", "running_mean", "running_var")
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class BestEpoch:
         self._best = value if value == value else math.inf  # NaN is the worst
         history.best_epoch = history.epochs - 1
         if self._rule and self._rule.restore_best:
-            self._kept = {name: getattr(net, name).copy() for name in VECTORS}
+            self._kept = {name: vector.copy() for name, vector in vectors_by_name(net).items()}
 
     def says_stop(self, history: History) -> bool:
         """Return whether patience is over, or training and validation have parted."""
@@ -146,8 +146,7 @@ class BestEpoch:
 
     def restore(self, net: "MLP") -> bool:
         """Give the network the vectors of the best epoch; return whether they were kept."""
-        for name, vector in self._kept.items():
-            setattr(net, name, vector)
+        net._set_vectors(self._kept)
         return bool(self._kept)
 
     def state_dict(self) -> dict[str, Any]:

@@ -44,6 +44,7 @@ from . import arguments, network, training
 from .arguments import FLOAT64, Array
 from .dense import Layer
 from .loss import ClassWeight, Loss
+from .vectors import vectors_by_name
 
 RIGHT = 1e-7  # of a tensor: at most this is right
 LOOK = 1e-5  # of one entry: more than this asks for a look
@@ -340,8 +341,8 @@ def _copy(
         config["dropout"], config["input_dropout"] = [0.0] * len(config["dropout"]), 0.0
     if config["l1_step"] == "proximal":
         config["l1"] = [0.0] * len(config["l1"])
-    vectors = {name: getattr(net, name).astype(config["dtype"]) for name in network._VECTORS}
-    return kind._from_parts(config, vectors)
+    vectors = vectors_by_name(net)
+    return kind._from_parts(config, {k: v.astype(config["dtype"]) for k, v in vectors.items()})
 
 
 def _own_gradients(net: network.MLP, x: Array, y: Any, options: dict[str, Any]) -> Array:

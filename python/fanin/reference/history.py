@@ -165,9 +165,10 @@ def _row(layer: "Layer") -> list[float]:
     stats, gradient, update = layer.stats, layer.gradient_norm, layer.update_norm
     of_stats = [math.nan] * 7
     if stats is not None:
+        dead = int(np.count_nonzero(stats.unit_zeros == stats.rows))
         of_stats = [
             stats.mean, stats.std, stats.min, stats.max, stats.zero_fraction,
-            stats.saturated_fraction, len(stats.dead_units) / len(stats.unit_zeros),
+            stats.saturated_fraction, dead / len(stats.unit_zeros),
         ]  # fmt: skip
     return [
         *of_stats,
@@ -179,8 +180,8 @@ def _row(layer: "Layer") -> list[float]:
 
 
 def _equal_columns(weight: Array) -> bool:
-    """Return whether two or more columns are all the same; most often one row tells."""
-    if weight.shape[1] < 2 or weight[-1].min() != weight[-1].max():
+    """Return whether two or more columns are all the same; most often two numbers tell."""
+    if weight.shape[1] < 2 or weight[-1, 0] != weight[-1, 1]:
         return False
     return bool((weight == weight[:, :1]).all())
 
@@ -194,6 +195,7 @@ class History:
     loss : mean loss of the epoch's steps, weighted by their rows, with the l1 and l2 penalties
     val_loss, val_accuracy, val_r2 : of the validation data after the epoch; empty without
     metrics : for each name given to `fit`, the values of that metric
+    optimizer, batch_size : what `fit` was given, the optimizer as text
     learning_rate : of the epoch's last step
     seconds : duration of the epoch with its validation
     stats : per epoch one ActivationStats per layer, of the epoch's last step; empty if not asked
@@ -224,6 +226,8 @@ class History:
     nonfinite_step: int | None = None
     nonfinite_layer: int | None = None
     best_epoch: int | None = None
+    optimizer: str = ""
+    batch_size: int | None = None
 
     @property
     def epochs(self) -> int:

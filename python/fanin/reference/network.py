@@ -19,7 +19,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from . import arguments, saving, training
+from . import aligned, arguments, saving, training
 from .activation import sigmoid
 from .arguments import Array
 from .batch_norm import EPS
@@ -45,9 +45,9 @@ from .optimizer import SGD, Adam, AdamW, Optimizer, RMSprop
 from .random import Stream, permutation
 from .standardizer import Standardizer, check_standardizer
 from .training import Augment, HeldOut, Metric
+from .vectors import VECTORS, assign, vectors_by_name
 
-# What a file holds besides: the arrays, and the settings that make the layers.
-_VECTORS = ("parameters", "running_mean", "running_var")
+# What a file holds besides the vectors: the settings that make the layers.
 _CONFIG = (
     "sizes", "activation", "output", "dropout", "batch_norm", "l1", "l2", "dtype", "precision",
     "seed", "step", "epoch", "input_scale", "input_dropout", "max_norm", "l1_step",
@@ -63,7 +63,8 @@ class MLP:
 
     Parameters
     ----------
-    sizes : numbers of inputs, of units of each hidden layer, of outputs
+    sizes : numbers of inputs, of units of each hidden layer, of outputs; at most 65535 layers with
+        weights
     activation : of the hidden layers; one name, or one per hidden layer
     output : "softmax" (classes), "sigmoid" (yes-or-no outputs) or "identity" (numbers); it
         decides on the loss: cross entropy, binary cross entropy, mean squared error
@@ -117,6 +118,7 @@ class MLP:
 
     _default_optimizer: type[Optimizer] = Adam
     _stream: type[Stream] = Stream
+    _layer: type[Layer] = Layer
     # Of the output's own loss, wherever there is one; read by `_bind`, so it stays as it is then.
     _loss_form: LossForm = PLAIN
 
@@ -190,6 +192,11 @@ class MLP:
         self.sizes = [arguments.check_integer("sizes", size, 1) for size in sizes]
         if len(self.sizes) < 2:
             raise ValueError(f"sizes: expected two or more integers, got {self.sizes}")
+        if len(self.sizes) - 1 > arguments.INPUT_LAYER:  # whose masks are those of the inputs
+            raise ValueError(
+                f"sizes: expected at most {arguments.INPUT_LAYER} layers with weights, "
+                f"got {len(self.sizes) - 1}"
+            )
         hidden = len(self.sizes) - 2
         activations = arguments.per_layer(
             "activation", activation, hidden, arguments.check_activation
@@ -221,8 +228,8 @@ class MLP:
 
         counts = _parameters_per_layer(self.sizes, norms)
         width = sum(n for n, norm in zip(self.sizes[1:], norms, strict=True) if norm)
-        self._parameters = np.zeros(sum(counts), self.dtype)
-        self._gradients = np.zeros(sum(counts), self.dtype)
+        self._parameters = aligned.zeros(sum(counts), self.dtype)
+        self._gradients = aligned.zeros(sum(counts), self.dtype)
         self._running_mean = np.zeros(width, self.dtype)
         self._running_var = np.ones(width, self.dtype)
         self._decay_mask = np.zeros(sum(counts), np.bool_)
@@ -230,7 +237,7 @@ class MLP:
         place = unit = 0
         for i, (k, n) in enumerate(itertools.pairwise(self.sizes)):
             part, units = slice(place, place + counts[i]), slice(unit, unit + n)
-            layer = Layer(
+            layer = self._layer(
                 k,
                 n,
                 activation=(*activations, "identity")[i],
@@ -1025,12 +1032,12 @@ class MLP:
         Raises OSError when the file cannot be written.
         """
         with self._lock:
-            saving.write(path, self._config(), {name: getattr(self, name) for name in _VECTORS})
+            saving.write(path, self._config(), vectors_by_name(self))
 
     @classmethod
     def _load(cls, path: str | os.PathLike[str]) -> Self:
         """Return the network of a file; what `load` does, for this class."""
-        return saving.read(path, _VECTORS, cls._from_parts)
+        return saving.read(path, VECTORS, cls._from_parts)
 
     @classmethod
     def _from_parts(cls, config: dict[str, Any], vectors: dict[str, Array]) -> Self:
@@ -1050,15 +1057,19 @@ class MLP:
         return net
 
     def _set_vectors(self, vectors: dict[str, Array]) -> None:
-        for name, values in vectors.items():
+        """Copy these into the network's, or none of them."""
+        own = [getattr(self, name) for name in vectors]
+        for target, (name, values) in zip(own, vectors.items(), strict=True):
             if values.dtype != self.dtype:
                 raise ValueError(f"{name}: expected {self.dtype}, got {values.dtype}")
-            setattr(self, name, values)
+            arguments.check_shape(name, values, target.shape, "(the network's)")
+        self._pending = None
+        assign(own, vectors.values())
 
     def __getstate__(self) -> dict[str, Any]:
         """Return settings and vectors; what waits for a backward call is left behind."""
         with self._lock:
-            vectors = {name: getattr(self, name).copy() for name in (*_VECTORS, "gradients")}
+            vectors = {name: getattr(self, name).copy() for name in (*VECTORS, "gradients")}
             return {"config": self._config(), "vectors": vectors}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import arguments
+from . import aligned, arguments
 from .arguments import Array
 
 LearningRate = float | Callable[[int], float]
@@ -94,7 +94,8 @@ class Optimizer:
         """Check the vectors and create the moments, as the first update does."""
         arguments.check_update(parameters, gradients)
         if not self.state:
-            self.state = {name: np.zeros_like(parameters) for name in self.moments}
+            count, dtype = parameters.size, parameters.dtype
+            self.state = {name: aligned.zeros(count, dtype) for name in self.moments}
         for moment in self.state.values():
             if moment.shape != parameters.shape or moment.dtype != parameters.dtype:
                 raise ValueError(
@@ -116,7 +117,7 @@ class Optimizer:
             limit = number(self.clip_value)
             g = np.clip(g, -limit, limit)
         if self.clip_norm is not None:
-            norm = _norm(g)
+            norm = norm_in_pieces(g)
             if not norm <= self.clip_norm:
                 g = g * number(self.clip_norm / norm)
         return g
@@ -147,7 +148,7 @@ class Optimizer:
         return f"{type(self).__name__}({settings})"
 
 
-def _norm(g: Array) -> float:
+def norm_in_pieces(g: Array) -> float:
     """Return the Euclidean norm in the order of docs/numerics.md, the compiled one's bits."""
     pieces = -(-g.size // _NORM_PIECE)
     squares = np.zeros(pieces * _NORM_PIECE)

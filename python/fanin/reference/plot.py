@@ -10,16 +10,14 @@ matplotlib is imported when something is drawn: pip install "fanin[plot]".
 import io
 import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from . import arguments
 from .arguments import Array
+from .history import History
 from .stats import ActivationStats
-
-if TYPE_CHECKING:
-    from .history import History
 
 COLOURS = ("#30638e", "#d1495b", "#6a994e", "#b8860b", "#7b5ea7", "#4d4d4d")
 
@@ -75,10 +73,15 @@ def as_axes(name: str, axes: Any, count: int) -> list[Any]:
     return found
 
 
+def _check_history(history: Any) -> None:
+    if not isinstance(history, History):
+        raise TypeError(f"history: expected what fit returned, got {arguments.describe(history)}")
+
+
 # ---- the learning curve ----------------------------------------------------------------------
 
 
-def plot_history(history: "History", ax: Any = None, *, metric: str = "loss") -> Any:
+def plot_history(history: History, ax: Any = None, *, metric: str = "loss") -> Any:
     """Draw the curves of training and validation on one axis, and mark the best epoch.
 
     Parameters
@@ -96,9 +99,10 @@ def plot_history(history: "History", ax: Any = None, *, metric: str = "loss") ->
     ------
     ImportError
         matplotlib is not installed.
-    ValueError
-        No finished epoch, or no such metric in the history.
+    TypeError, ValueError
+        Not a History, no finished epoch, or no such metric in the history.
     """
+    _check_history(history)
     of_validation = history.metrics.get(metric) or getattr(history, f"val_{metric}", None)
     found = {"training": getattr(history, metric, None), "validation": of_validation}
     curves = {label: list(values) for label, values in found.items() if values}
@@ -261,7 +265,7 @@ def plot_gradients(source: Any, ax: Any = None, *, label: str | None = None) -> 
     return ax
 
 
-def plot_layers(history: "History", axes: Any = None) -> Array:
+def plot_layers(history: History, axes: Any = None) -> Array:
     """Draw how each layer fared over the steps of a training: five curves per layer.
 
     Parameters
@@ -279,9 +283,10 @@ def plot_layers(history: "History", axes: Any = None) -> Array:
     ------
     ImportError
         matplotlib is not installed.
-    ValueError
-        A history without monitored steps, or another number of axes.
+    TypeError, ValueError
+        Not a History, one without monitored steps, or another number of axes.
     """
+    _check_history(history)
     monitor = history.monitor
     if monitor is None or not len(monitor):
         raise ValueError("history: expected monitored steps, got none; fit(monitor=True) has them")

@@ -105,9 +105,17 @@ def write(
     page = (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f"<title>{heading}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
-        f"<h1>{heading}</h1>\n{body}\n</body>\n</html>\n"
+        f"<h1>{heading}</h1>\n<p>{_escape(_training(history))}</p>\n{body}\n</body>\n</html>\n"
     )
     saving.replace(path, lambda file: file.write(page.encode()))
+
+
+def _training(history: History) -> str:
+    """Return the line below the title."""
+    parts = [f"{history.epochs} epoch{'s' if history.epochs != 1 else ''}"]
+    if history.batch_size is not None:
+        parts.append(f"batch size {history.batch_size}")
+    return ", ".join([*parts, history.optimizer] if history.optimizer else parts)
 
 
 def _findings(diagnosis: Diagnosis) -> str:

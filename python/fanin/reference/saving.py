@@ -77,10 +77,12 @@ def parts(
     file: Any, names: Sequence[str] | None, kind: str = FORMAT
 ) -> tuple[dict[str, Any], dict[str, Array]]:
     """Return settings and vectors of an open file; names: the vectors it must have, None: all."""
-    archive = np.load(file, allow_pickle=False)
-    if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise ValueError("it holds one array, not an archive")
-    with archive:
+    import zipfile  # as np.load does
+
+    if not zipfile.is_zipfile(file):
+        raise ValueError("it is no whole archive")
+    file.seek(0)
+    with np.load(file, allow_pickle=False) as archive:
         if "config" not in archive.files:
             raise ValueError("it has no config")
         config = json.loads(str(archive["config"]))

@@ -5,8 +5,8 @@ over some of them (`_train_rows`), outputs (`_outputs`) and its vectors.  It is 
 network of this folder and for the compiled one.
 """
 
-import contextlib
 import math
+import re
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -458,7 +458,11 @@ class _Training:
             optimizer.prepare(net.parameters, net.gradients)
         self.bar = Progress(progress, self.epochs, self.used)
 
-        self.history = History(metrics={name: [] for name in self.metrics})
+        self.history = History(
+            metrics={name: [] for name in self.metrics},
+            optimizer=re.sub(" at 0x[0-9a-fA-F]+", "", repr(optimizer)),  # of a function
+            batch_size=self.batch_size,
+        )
         if monitor:
             stride = monitor_stride(net, min(self.batch_size, rows), self.steps * self.epochs)
             self.history.monitor = LayerHistory(net.step, len(net.layers), stride)
@@ -609,21 +613,20 @@ class _Training:
     def _end_epoch(self, began: float) -> None:
         """Validate, write the history, ask who wants to stop."""
         net, history = self.net, self.history
-        averaged = contextlib.nullcontext() if self.average is None else self.average.swapped(net)
-        with averaged:
-            values = {"loss": self.total / self.used, "learning_rate": self._learning_rate()}
-            if self.held_out is not None:
-                values |= validate(net, self.held_out, self.loss, self.metrics)
-            for name, value in values.items():
-                column = history.metrics if name in self.metrics else vars(history)
-                column[name].append(value)
-            if history.monitor is not None:
-                stats = [layer.stats for layer in net.layers if layer.stats is not None]
-                history.stats.append(stats)
-                history.monitor.end_epoch(self.total, self.done)
-            history.seconds.append(time.perf_counter() - began)
-            self.finished += 1
-            self.best.look(history, net)
+        looked_at = net if self.average is None else self.average.network(net)
+        values = {"loss": self.total / self.used, "learning_rate": self._learning_rate()}
+        if self.held_out is not None:
+            values |= validate(looked_at, self.held_out, self.loss, self.metrics)
+        for name, value in values.items():
+            column = history.metrics if name in self.metrics else vars(history)
+            column[name].append(value)
+        if history.monitor is not None:
+            stats = [layer.stats for layer in net.layers if layer.stats is not None]
+            history.stats.append(stats)
+            history.monitor.end_epoch(self.total, self.done)
+        history.seconds.append(time.perf_counter() - began)
+        self.finished += 1
+        self.best.look(history, looked_at)
         self.bar.epoch(history)
         self.done, self.total, self.mark = 0, 0.0, (0, 0.0)
         if self._call("on_epoch_end"):

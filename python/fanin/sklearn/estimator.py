@@ -213,7 +213,7 @@ class Estimator(BaseEstimator):
             output=self._target,
             dropout=self.dropout,
             batch_norm=self.batch_norm,
-            init="zeros" if self.init is None else self.init,
+            init=self.init,
             dtype=dtype,
             seed=int(self._random_state.randint(1 << 31)) if uses_chance else 0,
         )
@@ -414,7 +414,8 @@ class Estimator(BaseEstimator):
             warnings.warn(
                 f"lbfgs failed to converge after {self.n_iter_} iteration(s) "
                 f"(status={found.status}):\n{found.message}\n{more}\n"
-                "You might also want to scale the data.",
+                "You might also want to scale the data as shown in:\n"
+                "    https://scikit-learn.org/stable/modules/preprocessing.html",
                 ConvergenceWarning,
                 stacklevel=4,
             )

@@ -43,7 +43,7 @@ def lbfgs(
         activation=[layer.activation for layer in hidden],
         output=network.output,
         batch_norm=[layer.batch_norm for layer in hidden],
-        init="zeros",
+        init=None,  # type: ignore[arg-type]
         dtype="float64",
         seed=network.seed,
     )

@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils import shuffle
 
 from .. import network
 from ..reference.loss import LossForm
@@ -43,13 +42,21 @@ class Network(network.MLP):
             return LossForm(outputs, outputs, clip)
         return LossForm(0.5, outputs / 2)  # half the mean, and the gradient of half the sum
 
+    def _draw_weights(self, init: Any) -> None:
+        """Draw none where there is no init: an estimator sets them."""
+        if init is not None:
+            super()._draw_weights(init)
+
     def begin(self, rows: int) -> None:
         """Begin a call of `fit` on so many rows."""
         self._rows_in_order = np.arange(rows)
 
     def _order(self, count: int) -> NDArray[np.int64]:
-        self._rows_in_order = shuffle(self._rows_in_order, random_state=self.random_state)
-        assert self._rows_in_order is not None
+        """Return the last order, shuffled: the draws and the result of sklearn.utils.shuffle."""
+        assert self.random_state is not None and self._rows_in_order is not None
+        places = np.arange(count)
+        self.random_state.shuffle(places)
+        self._rows_in_order = self._rows_in_order[places]
         return self._rows_in_order
 
     def penalise(self, divisor: float) -> None:
@@ -88,5 +95,6 @@ class Network(network.MLP):
         )  # fmt: skip
 
     def _scores(self, z: Array, data: HeldOut, loss: Any) -> dict[str, float]:
-        self.penalise(self.batch_rows)
+        if self.alpha or self.l1:
+            self.penalise(self.batch_rows)
         return super()._scores(z, data, loss)

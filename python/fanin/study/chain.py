@@ -164,6 +164,8 @@ def linear_chain(
     factors = [
         arguments.check_positive(f"factors[{i}]", factor) for i, factor in enumerate(factors)
     ]
+    if not factors:
+        raise ValueError("factors: expected at least one number, got none")
     depth = arguments.check_integer("depth", depth, 1, arguments.LAYER_LIMIT - 2)
     width = arguments.check_integer("width", width, 1)
     seed = arguments.check_integer("seed", seed, 0, arguments.SEED_LIMIT)
