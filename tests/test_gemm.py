@@ -64,6 +64,7 @@ SPLIT = [
     (257, 300, 131),
     (8, 2000, 900),
     (1000, 9, 70),
+    (1000, 70, 3),
     (512, 600, 300),
     (512, 2100, 256),
     (3, 5000, 64),
@@ -116,11 +117,13 @@ def frames(shape, dtype):
     yield frame, frame[-3:2:-1, 2:-2].T, "columns, last first"
 
 
-@pytest.mark.parametrize("size", [(5, 600, 37), (37, 20, 50), (1, 8, 1), (1, 9, 40), (40, 9, 1)])
-def test_out(size, dtype, isa, rng, oracle):
+@pytest.mark.parametrize("size", [(5, 600, 37), (37, 20, 50), (1, 8, 1), (1, 9, 40), (40, 9, 3)])
+@pytest.mark.parametrize("layouts", ORIENTATIONS, ids="".join)
+def test_out(size, layouts, dtype, isa, rng, oracle):
     """`out` is returned, right in every layout allowed, and nothing beside it is written."""
     x, w = factors(rng, *size, dtype)
     expected = oracle.matmul(x, w, fused=fused(isa))
+    x, w = lay_out(x, layouts[0]), lay_out(w, layouts[1])
     for frame, out, name in frames(expected.shape, dtype):
         frame[...] = 7
         assert fanin.matmul(x, w, out=out) is out, name

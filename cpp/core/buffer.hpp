@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdlib>
+#include <cstring>
 #include <new>
 #include <utility>
 
@@ -38,6 +39,14 @@ class Buffer {
     std::free(data_);
     data_ = static_cast<T*>(fresh);
     capacity_ = count;
+  }
+
+  // The same, with zeros where it grows.
+  void resize_with_zeros(std::size_t count) {
+    if (count > capacity_) {
+      resize(count);
+      std::memset(data_, 0, count * sizeof(T));
+    }
   }
 
   T* data() const { return data_; }

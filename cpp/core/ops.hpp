@@ -67,8 +67,9 @@ struct Context {
   bool (*interrupted)(void*) = nullptr;  // asked now and then by the calling thread
   void* interrupted_state = nullptr;
   const Upcoming* upcoming = nullptr;  // a product on one thread fetches it into the cache
-  bool bfloat16 = false;   // float32 products round their inputs to bfloat16 and sum in float32
-  void* stream = nullptr;  // CUDA only
+  bool whole_vectors = false;  // a product may read 15 elements behind each row of its operands
+  bool bfloat16 = false;       // float32 products round their inputs to bfloat16 and sum in float32
+  void* stream = nullptr;      // CUDA only
 };
 
 // Which elements are dropped: bits of Philox4x32-10 of (seed, step, layer, element); random.hpp.

@@ -5,13 +5,15 @@
 
 namespace fanin {
 
-// Sum of 16 lanes as a tree: 8 + 8, 4 + 4, 2 + 2, 1 + 1.
-template <class T>
+// Sum of 16 lanes, numbers or vectors, as a tree: 8 + 8, 4 + 4, 2 + 2, 1 + 1. `half` is a constant
+// so that no loop is left.
+template <int half = 8, class T>
 [[gnu::always_inline]] static inline T tree_sum(T (&lane)[16]) {
-  for (int half = 8; half > 0; half /= 2) {
-    for (int l = 0; l < half; ++l) {
-      lane[l] += lane[l + half];
-    }
+  for (int l = 0; l < half; ++l) {
+    lane[l] = lane[l] + lane[l + half];
+  }
+  if constexpr (half > 1) {
+    return tree_sum<half / 2>(lane);
   }
   return lane[0];
 }

@@ -46,12 +46,23 @@ struct Lanes16 {
   }
 };
 
-// Calls each(c, lanes, vector of the 16) for the vectors of a row of n.
+// Calls each(c, lanes, vector of the 16) for the vectors of a row of n; unrolled, so that the 16
+// lanes may stay in registers.
 template <class T, class Each>
 [[gnu::always_inline]] inline void for_row(int64_t n, Each&& each) {
-  constexpr int W = width<T>;
-  for (int64_t c = 0; c < n; c += W) {
-    each(c, int(n - c < W ? n - c : W), int(c / W % Lanes16<T>::vectors));
+  constexpr int W = width<T>, vectors = Lanes16<T>::vectors;
+  int64_t c = 0;
+  for (; c + 16 <= n; c += 16) {
+#pragma GCC unroll 8
+    for (int v = 0; v < vectors; ++v) {
+      each(c + v * W, W, v);
+    }
+  }
+#pragma GCC unroll 8
+  for (int v = 0; v < vectors; ++v, c += W) {
+    if (c < n) {
+      each(c, int(n - c < W ? n - c : W), v);
+    }
   }
 }
 

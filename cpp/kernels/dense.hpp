@@ -66,7 +66,7 @@ struct Epilogue {
     const bool buffered = drops || with_stats;
     alignas(64) T buffer[row_block * patch_cols];
     alignas(64) uint16_t bits[row_block];
-    const int64_t tall = with_stats ? row_block : patch_rows;
+    const int64_t tall = drops && !with_stats ? patch_rows : row_block;
     for (int64_t r = r0; r < r1; r += tall) {
       for (int64_t c = c0; c < c1; c += patch_cols) {
         const Patch patch{r, c, int(r1 - r < tall ? r1 - r : tall),
@@ -174,10 +174,10 @@ BackwardPatch<T> backward_patch_of(const ActivationBackward<T>& layer) {
 template <class T>
 void backward_block(const ActivationBackward<T>& layer, View<const T> da, BackwardPatch<T> backward,
                     int64_t r0, int64_t r1, int64_t c0, int64_t c1) {
-  for (int64_t r = r0; r < r1; r += patch_rows) {
+  for (int64_t r = r0; r < r1; r += row_block) {
     for (int64_t c = c0; c < c1; c += patch_cols) {
       backward(layer, da,
-               {r, c, int(r1 - r < patch_rows ? r1 - r : patch_rows),
+               {r, c, int(r1 - r < row_block ? r1 - r : row_block),
                 int(c1 - c < patch_cols ? c1 - c : patch_cols)});
     }
   }
@@ -206,31 +206,32 @@ template <class T>
 void column_sums(const Context& context, View<const T> x, T* sums) {
   constexpr int W = width<T>, together = 4;
   auto body = [&](int64_t task, void*) {
+    const View<const T> all = x;  // a copy, as in for_elements
     const int64_t c0 = task * together * W;
+    int lanes[together];  // of each vector; none behind the last column
+    for (int v = 0; v < together; ++v) {
+      const int64_t left = all.cols - c0 - v * W;
+      lanes[v] = int(left < 0 ? 0 : left < W ? left : W);
+    }
     Vec<T> total[together];
-    for (int64_t r0 = 0; r0 < x.rows || r0 == 0; r0 += row_block) {
+    for (int64_t r0 = 0; r0 < all.rows || r0 == 0; r0 += row_block) {
       Vec<T> sum[together];
       for (int v = 0; v < together; ++v) {
         sum[v] = zero<T>();
       }
-      const int64_t r1 = r0 + row_block < x.rows ? r0 + row_block : x.rows;
-      for (int64_t r = r0; r < r1; ++r) {
-        for (int v = 0; v < together; ++v) {
-          const int64_t left = x.cols - c0 - v * W;
-          if (left > 0) {
-            sum[v] = sum[v] + load_lanes(x.at(r, c0 + v * W), int(left < W ? left : W));
-          }
+      const int64_t r1 = r0 + row_block < all.rows ? r0 + row_block : all.rows;
+      const T* row = all.at(r0, c0);
+      for (int64_t r = r0; r < r1; ++r, row += all.row_stride) {
+        for (int v = 0; v < together && lanes[v] > 0; ++v) {
+          sum[v] = sum[v] + load_lanes(row + v * W, lanes[v]);
         }
       }
       for (int v = 0; v < together; ++v) {
         total[v] = r0 == 0 ? sum[v] : total[v] + sum[v];
       }
     }
-    for (int v = 0; v < together; ++v) {
-      const int64_t left = x.cols - c0 - v * W;
-      if (left > 0) {
-        store_lanes(sums + c0 + v * W, total[v], int(left < W ? left : W));
-      }
+    for (int v = 0; v < together && lanes[v] > 0; ++v) {
+      store_lanes(sums + c0 + v * W, total[v], lanes[v]);
     }
   };
   parallel_for(worth(context, 0.05 * double(x.rows) * double(x.cols)),

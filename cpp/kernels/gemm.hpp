@@ -13,10 +13,11 @@
 // loading V vectors of w and broadcasting R elements of x at each k. A panel is the V vectors of
 // columns that a tile covers, for one block of k; it is used by all rows of a task. Where w is not
 // laid out that way (transposed, any strides, or too large to be read in place without missing the
-// TLB) the panel is first copied to scratch, where its rows follow each other. x is copied only
-// where it is a transposed matrix whose columns lie far apart: at each k a tile reads from another
-// column, which at a multiple of 2 KiB falls into the same few sets of the caches, and for the low
-// tiles of 16 registers costs too many pages anyway.
+// TLB), or where its last vector would reach behind the rows, the panel is first copied to scratch,
+// where its rows follow each other. x is copied only where it is a transposed matrix whose columns
+// lie far apart: at each k a tile reads from another column, which at a multiple of 2 KiB falls
+// into the same few sets of the caches, and for the low tiles of 16 registers costs too many pages
+// anyway.
 //
 // Tasks are blocks of rows x panels, cut by shape alone.
 #pragma once
@@ -187,14 +188,17 @@ Tile<T> tile_of(int rows, int vectors) {
 struct ProductPlan {
   int64_t row_tasks, col_tasks;
   bool copies_panels, copies_x;
+  bool whole_vectors;  // as in Context
+  bool turns;          // makes out^T = w^T @ x^T, the same sums, and turns it
 };
 
 // Rows of x that are copied at a time, for one block of k: half of the second cache in float64.
 constexpr int64_t most_copied_rows = 2 * row_block;
 
 template <class T>
-ProductPlan plan_product(View<const T> x, View<const T> w) {
+ProductPlan plan_product(View<const T> x, View<const T> w, bool whole_vectors) {
   ProductPlan plan;
+  plan.whole_vectors = whole_vectors;
   // In place where each row of a panel is contiguous, and few enough rows use it, or few enough
   // pages are touched, for a copy not to pay. Tiles of 16 registers are low: they read a panel so
   // often that it should fill no more lines of the first cache than it must.
@@ -205,6 +209,12 @@ ProductPlan plan_product(View<const T> x, View<const T> w) {
       x.row_stride == 1 && x.col_stride != 1 && x.rows >= 16 && x.cols >= 16 && w.cols >= 64 &&
       (registers == 16 ? x.col_stride * int64_t(sizeof(T)) >= 4096
                        : x.rows >= 128 && x.col_stride * int64_t(sizeof(T)) % 2048 == 0);
+  // A good part of each vector of a few columns is empty, as of dw in a layer with few outputs.
+  constexpr int W = width<T>;
+  const int64_t vectors = (w.cols + W - 1) / W * x.rows;
+  const int64_t turned_vectors = (x.rows + W - 1) / W * w.cols;
+  plan.turns = x.row_stride == 1 && w.col_stride == 1 && !plan.copies_x && w.cols <= 2 * W &&
+               10 * turned_vectors <= 8 * vectors;
   // A copied panel should serve many rows (1024^3 on one thread, AVX-512: 83 % of the FMA peak with
   // 4 blocks a task, 89 % with 8); one read in place need not.
   const int64_t blocks = row_blocks(x.rows);
@@ -233,12 +243,14 @@ void copy_panel(View<const T> w, int64_t k0, int64_t k1, int64_t c0, int64_t c1,
   constexpr int W = width<T>;
   const int64_t stride = vectors * W;
   if (w.col_stride == 1) {
+    const int64_t left = (vectors - 1) * W;  // of the last vector
+    const int last = int(c1 - c0 - left);
     for (int64_t k = k0; k < k1; ++k, panel += stride) {
-      for (int v = 0; v < vectors; ++v) {
-        const int64_t c = c0 + v * W;
-        const int lanes = int(c1 - c < W ? c1 - c : W);
-        store(panel + v * W, lanes == W ? load(w.at(k, c)) : load_first(w.at(k, c), lanes));
+      const T* row = w.at(k, c0);
+      for (int64_t c = 0; c < left; c += W) {
+        store(panel + c, load(row + c));
       }
+      store(panel + left, load_lanes(row + left, last));
     }
   } else if (w.row_stride == 1) {
     for (int v = 0; v < vectors; ++v) {
@@ -302,12 +314,40 @@ Ahead ahead_of(View<const T> w, int64_t k0, int64_t k1, int64_t c0, int64_t c1) 
              : Ahead(w.at(k0, c0), c1 - c0, (k1 - k0) * size, w.col_stride * size, false);
 }
 
+// out = x^T; rows of x are whole vectors.
+template <class T>
+void store_turned(View<const T> x, View<T> out) {
+  constexpr int W = width<T>;
+  for (int64_t c0 = 0; c0 < out.cols; c0 += W) {
+    const int lanes = int(out.cols - c0 < W ? out.cols - c0 : W);
+    for (int64_t r0 = 0; r0 < out.rows; r0 += W) {
+      Vec<T> square[W];
+      for (int i = 0; i < W; ++i) {
+        square[i] = i < lanes ? load(x.at(c0 + i, r0)) : zero<T>();
+      }
+      transpose(square);
+      for (int i = 0; i < W && r0 + i < out.rows; ++i) {
+        store_first(out.at(r0 + i, c0), square[i], lanes);
+      }
+    }
+  }
+}
+
 // out[r0:r1, c0:c1] = x[r0:r1] @ w[:, c0:c1], by one thread.
 template <class T>
 void product_of_block(const Upcoming* upcoming, View<const T> x, View<const T> w, View<T> out,
                       int64_t r0, int64_t r1, int64_t c0, int64_t c1, const ProductPlan& plan,
                       T* scratch) {
   constexpr int W = width<T>;
+  T* const strips = scratch + product_block * most_tile_vectors * W;
+  if (plan.turns) {
+    const View<T> turned = rows_of(strips, c1 - c0, r1 - r0, round_up(r1 - r0, W));
+    product_of_block<T>(upcoming, w.transposed().row_range(c0, c1),
+                        x.transposed().col_range(r0, r1), turned, 0, c1 - c0, 0, r1 - r0,
+                        {1, 1, false, false, plan.whole_vectors, false}, scratch);
+    store_turned<T>(turned, out.block({r0, r1, c0, c1}));
+    return;
+  }
   const int64_t k = x.cols;
   const int64_t vectors = (c1 - c0 + W - 1) / W;
   const int widest = plan.copies_x ? 3 : panel_vectors(r1 - r0);
@@ -324,7 +364,6 @@ void product_of_block(const Upcoming* upcoming, View<const T> x, View<const T> w
       *out.at(r, c) = T(0);
     }
   }
-  T* const strips = scratch + product_block * most_tile_vectors * W;
   for (int64_t k0 = 0; k0 < k; k0 += product_block) {
     const int64_t k1 = k0 + product_block < k ? k0 + product_block : k;
     if (plan.copies_x) {
@@ -337,7 +376,7 @@ void product_of_block(const Upcoming* upcoming, View<const T> x, View<const T> w
       const int64_t right = left + wide * W < c1 ? left + wide * W : c1;
       const int last = int(right - left - (wide - 1) * W);
       Panel<T> panel{w.at(k0, left), w.row_stride};
-      if (plan.copies_panels || last < W) {
+      if (plan.copies_panels || (last < W && !plan.whole_vectors)) {
         copy_panel(w, k0, k1, left, right, wide, scratch);
         panel = {scratch, int64_t(wide) * W};
       }
@@ -389,7 +428,7 @@ void product(const Context& context, View<const T> x, View<const T> w, View<T> o
       return;
     }
   }
-  const ProductPlan plan = plan_product(x, w);
+  const ProductPlan plan = plan_product(x, w, context.whole_vectors);
   const int64_t blocks = row_blocks(out.rows);
   const int64_t groups = (out.cols + patch_cols - 1) / patch_cols;
   auto body = [&](int64_t task, void* scratch) {

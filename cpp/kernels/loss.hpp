@@ -207,18 +207,20 @@ double squared_row(const Loss<T>& loss, int64_t r) {
   return row_factor(loss, r) * double(total.sum());
 }
 
-// ---- few columns: at most 16, width<T> rows at once, each in a lane of its own
+// ---- not many columns: width<T> rows at once, each in a lane of its own
+
+constexpr int most_columns = 64;
 
 // columns[c], lane i: element (r0 + i, c); zero beyond the matrix.
 template <class T>
 [[gnu::always_inline]] inline void load_columns(View<const T> x, int64_t r0, int rows,
-                                                Vec<T> (&columns)[16]) {
+                                                Vec<T> (&columns)[most_columns]) {
   constexpr int W = width<T>;
-  for (int c0 = 0; c0 < 16; c0 += W) {
+  for (int c0 = 0; c0 < x.cols; c0 += W) {
     const int lanes = int(x.cols - c0 < W ? x.cols - c0 : W);
     Vec<T> square[W];
     for (int i = 0; i < W; ++i) {
-      square[i] = i < rows && lanes > 0 ? load_first(x.at(r0 + i, c0), lanes) : zero<T>();
+      square[i] = i < rows ? load_first(x.at(r0 + i, c0), lanes) : zero<T>();
     }
     transpose(square);
     for (int i = 0; i < W; ++i) {
@@ -228,10 +230,10 @@ template <class T>
 }
 
 template <class T>
-[[gnu::always_inline]] inline void store_columns(const Vec<T> (&columns)[16], int64_t r0, int rows,
-                                                 View<T> x) {
+[[gnu::always_inline]] inline void store_columns(const Vec<T> (&columns)[most_columns], int64_t r0,
+                                                 int rows, View<T> x) {
   constexpr int W = width<T>;
-  for (int c0 = 0; c0 < 16 && c0 < x.cols; c0 += W) {
+  for (int c0 = 0; c0 < x.cols; c0 += W) {
     const int lanes = int(x.cols - c0 < W ? x.cols - c0 : W);
     Vec<T> square[W];
     for (int i = 0; i < W; ++i) {
@@ -244,16 +246,19 @@ template <class T>
   }
 }
 
-// The sum of the columns, in the order in which a row's 16 lanes are summed.
+// The 16 lanes of the sum of a row, for width<T> rows at once.
 template <class T>
-[[gnu::always_inline]] inline Vec<T> tree_sum(Vec<T> (&lane)[16]) {
-  for (int half = 8; half > 0; half /= 2) {
-    for (int l = 0; l < half; ++l) {
-      lane[l] = lane[l] + lane[l + half];
+struct RowSums {
+  Vec<T> lane[16];
+
+  [[gnu::always_inline]] RowSums() {
+    for (Vec<T>& sum : lane) {
+      sum = zero<T>();
     }
   }
-  return lane[0];
-}
+  [[gnu::always_inline]] Vec<T>& of(int column) { return lane[column % 16]; }
+  [[gnu::always_inline]] Vec<T> total() { return tree_sum(lane); }
+};
 
 // d_factor of each row.
 template <class T>
@@ -271,7 +276,7 @@ void softmax_columns(const Loss<T>& loss, int64_t r0, int rows) {
   const int n = int(loss.z.cols);
   const T smooth = T(loss.label_smoothing);
   const Vec<T> on = broadcast(T(1) - smooth), off = broadcast(smooth / T(n));
-  Vec<T> z[16], q[16];
+  Vec<T> z[most_columns], q[most_columns];
   load_columns(loss.z, r0, rows, z);
   if (loss.labels == nullptr) {
     load_columns(loss.targets, r0, rows, q);
@@ -284,8 +289,8 @@ void softmax_columns(const Loss<T>& loss, int64_t r0, int rows) {
       lane[i] = T(loss.labels[r0 + i]);
     }
     const Vec<T> label = load(lane);
-    for (int c = 0; c < 16; ++c) {
-      q[c] = c >= n ? zero<T>() : select(label == broadcast(T(c)), off + on, off);
+    for (int c = 0; c < n; ++c) {
+      q[c] = select(label == broadcast(T(c)), off + on, off);
     }
   }
   for (int c = 0; c < n && loss.class_weight != nullptr; ++c) {
@@ -299,56 +304,51 @@ void softmax_columns(const Loss<T>& loss, int64_t r0, int rows) {
     largest = max(z[c], largest);
   }
   largest = select(unordered, broadcast(T(__builtin_nan(""))), largest);
-  Vec<T> e[16], exps[16], targets[16], dots[16];
-  for (int c = 0; c < 16; ++c) {
-    e[c] = targets[c] = dots[c] = zero<T>();
-    if (c < n) {
-      const Vec<T> below = z[c] - largest;
-      e[c] = exp(below);
-      targets[c] = q[c];
-      dots[c] = select(q[c] == zero<T>(), zero<T>(), fma(q[c], below, zero<T>()));
-    }
-    exps[c] = e[c];
+  RowSums<T> exps, targets, dots;
+  for (int c = 0; c < n; ++c) {
+    const Vec<T> below = z[c] - largest;
+    z[c] = exp(below);
+    exps.of(c) = exps.of(c) + z[c];
+    targets.of(c) = targets.of(c) + q[c];
+    dots.of(c) = select(q[c] == zero<T>(), dots.of(c), fma(q[c], below, dots.of(c)));
   }
-  const Vec<T> sum = tree_sum(exps), weight = tree_sum(targets);
+  const Vec<T> sum = exps.total(), weight = targets.total();
   if (loss.dz.data != nullptr) {
     const Vec<T> p_scale = weight / sum, scale = d_factors(loss, r0, rows, 1);
     for (int c = 0; c < n; ++c) {
-      e[c] = scale * (e[c] * p_scale - q[c]);
+      z[c] = scale * (z[c] * p_scale - q[c]);
     }
-    store_columns(e, r0, rows, loss.dz);
+    store_columns(z, r0, rows, loss.dz);
   }
   T weights[width<T>], logs[width<T>], products[width<T>];
   store(weights, weight);
   store(logs, log(sum));
-  store(products, tree_sum(dots));
+  store(products, dots.total());
   for (int i = 0; i < rows; ++i) {
     const double row = double(weights[i]) * double(logs[i]) - double(products[i]);
     loss.row_loss[r0 + i] = row_factor(loss, r0 + i) * cut(loss.form, row);
   }
 }
 
-// The losses that are sums of terms: term(z, t, slope) returns one and its derivative.
-template <class T, class Term>
+// The losses that are sums of terms: plus_term(sum, z, t, slope) adds one and sets its derivative.
+template <class T, class PlusTerm>
 [[gnu::always_inline]] inline void sum_columns(const Loss<T>& loss, int64_t r0, int rows,
-                                               double factor, Term&& term) {
-  Vec<T> z[16], t[16], terms[16];
+                                               double factor, PlusTerm&& plus_term) {
+  Vec<T> z[most_columns], t[most_columns];
   load_columns(loss.z, r0, rows, z);
   load_columns(loss.targets, r0, rows, t);
   const Vec<T> scale = d_factors(loss, r0, rows, factor);
-  for (int c = 0; c < 16; ++c) {
-    terms[c] = zero<T>();
-    if (c < loss.z.cols) {
-      Vec<T> slope;
-      terms[c] = term(z[c], t[c], slope);
-      z[c] = scale * slope;
-    }
+  RowSums<T> terms;
+  for (int c = 0; c < loss.z.cols; ++c) {
+    Vec<T> slope;
+    terms.of(c) = plus_term(terms.of(c), z[c], t[c], slope);
+    z[c] = scale * slope;
   }
   if (loss.dz.data != nullptr) {
     store_columns(z, r0, rows, loss.dz);
   }
   T totals[width<T>];
-  store(totals, tree_sum(terms));
+  store(totals, terms.total());
   for (int i = 0; i < rows; ++i) {
     loss.row_loss[r0 + i] = row_factor(loss, r0 + i) * double(totals[i]);
   }
@@ -357,18 +357,18 @@ template <class T, class Term>
 template <class T>
 void sigmoid_columns(const Loss<T>& loss, int64_t r0, int rows) {
   const T smooth = T(loss.label_smoothing);
-  sum_columns(loss, r0, rows, 1, [&](Vec<T> z, Vec<T> target, Vec<T>& slope) {
+  sum_columns(loss, r0, rows, 1, [&](Vec<T> sum, Vec<T> z, Vec<T> target, Vec<T>& slope) {
     const Vec<T> t = fma(broadcast(T(1) - smooth), target, broadcast(smooth / 2));
     slope = sigmoid(z) - t;
-    return cross_entropy(loss.form, z, t) + zero<T>();
+    return sum + cross_entropy(loss.form, z, t);
   });
 }
 
 template <class T>
 void squared_columns(const Loss<T>& loss, int64_t r0, int rows) {
-  sum_columns(loss, r0, rows, 2, [&](Vec<T> z, Vec<T> target, Vec<T>& slope) {
+  sum_columns(loss, r0, rows, 2, [&](Vec<T> sum, Vec<T> z, Vec<T> target, Vec<T>& slope) {
     slope = z - target;
-    return fma(slope, slope, zero<T>());
+    return fma(slope, slope, sum);
   });
 }
 
@@ -384,7 +384,7 @@ double mean_loss(const Context& context, const Loss<T>& loss) {
   auto body = [&](int64_t block, void*) {
     const int64_t start = block * row_block;
     const int64_t end = start + row_block < loss.z.rows ? start + row_block : loss.z.rows;
-    if (loss.z.cols <= 16) {
+    if (loss.z.cols <= most_columns) {
       for (int64_t r = start; r < end; r += width<T>) {
         of_columns(loss, r, int(end - r < width<T> ? end - r : width<T>));
       }

@@ -199,25 +199,32 @@ template <class T>
 void regularise(const Context& context, View<const T> w, View<T> dw, double l1, double l2,
                 double l1_slope, View<double> penalties) {
   const Vec<T> c1 = broadcast(T(l1_slope)), c2 = broadcast(T(l2));
-  auto body = [&](int64_t r, void*) {
-    for (int64_t i = 0; i < penalties.cols; ++i) {
-      const int64_t start = i * penalty_cols;
-      const int64_t n = w.cols - start < penalty_cols ? w.cols - start : penalty_cols;
-      Lanes16<T> square, size;
-      square.clear();
-      size.clear();
-      for_row<T>(n, [&](int64_t c, int lanes, int lane) {
-        const Vec<T> x = load_lanes(w.at(r, start + c), lanes);
-        square.v[lane] = fma(x, x, square.v[lane]);
-        size.v[lane] = size.v[lane] + abs(x);
-        const Vec<T> sign = select(x == zero<T>(), zero<T>(), copysign(c1, x));
-        T* to = dw.at(r, start + c);
-        store_lanes(to, load_lanes(to, lanes) + fma(c2, x, sign), lanes);
-      });
-      *penalties.at(r, i) = l2 / 2 * double(square.sum()) + l1 * double(size.sum());
+  auto body = [&](int64_t block, void*) {
+    const View<const T> from = w;  // copies, as in for_elements
+    const View<T> to = dw;
+    const View<double> sums = penalties;
+    const int64_t r1 = (block + 1) * patch_rows < w.rows ? (block + 1) * patch_rows : w.rows;
+    for (int64_t r = block * patch_rows; r < r1; ++r) {
+      for (int64_t i = 0; i < sums.cols; ++i) {
+        const int64_t start = i * penalty_cols;
+        const int64_t n = from.cols - start < penalty_cols ? from.cols - start : penalty_cols;
+        Lanes16<T> square, size;
+        square.clear();
+        size.clear();
+        for_row<T>(n, [&](int64_t c, int lanes, int lane) {
+          const Vec<T> x = load_lanes(from.at(r, start + c), lanes);
+          square.v[lane] = fma(x, x, square.v[lane]);
+          size.v[lane] = size.v[lane] + abs(x);
+          const Vec<T> sign = select(x == zero<T>(), zero<T>(), copysign(c1, x));
+          T* d = to.at(r, start + c);
+          store_lanes(d, load_lanes(d, lanes) + fma(c2, x, sign), lanes);
+        });
+        *sums.at(r, i) = l2 / 2 * double(square.sum()) + l1 * double(size.sum());
+      }
     }
   };
-  parallel_for(worth(context, 0.3 * double(w.rows) * double(w.cols)), w.rows, body);
+  parallel_for(worth(context, 0.3 * double(w.rows) * double(w.cols)),
+               (w.rows + patch_rows - 1) / patch_rows, body);
 }
 
 template <class T>

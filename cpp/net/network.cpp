@@ -25,6 +25,10 @@ int64_t padded(int64_t cols) {
   return stride >= 512 && stride % 256 == 0 ? stride + 16 : stride;
 }
 
+// Elements of a buffer with so many rows, and a vector: products of a step read whole vectors, also
+// at the end of a row. What is there is zero; denormal numbers would slow them down.
+size_t with_spare(int64_t rows, int64_t stride) { return size_t(rows * stride + 16); }
+
 // Steps that take longer can be interrupted in the middle, so they first make all gradients.
 constexpr double longest_step = 0.03;
 
@@ -118,10 +122,10 @@ void Network<T>::reserve(int64_t rows, bool training) {
     if (!training) {
       continue;
     }
-    const size_t elements = size_t(rows * state.a_stride);
-    state.a.resize(elements);
+    const size_t elements = with_spare(rows, state.a_stride);
+    state.a.resize_with_zeros(elements);
     if (l + 1 < layers_.size()) {
-      state.dz.resize(elements);
+      state.dz.resize_with_zeros(elements);
     }
     if (needs_z(layer.activation) || layer.batch_norm == BatchNorm::after) {
       state.z.resize(elements);
@@ -245,7 +249,7 @@ void Network<T>::fetch_next(const Dataset& data, const int64_t* chosen, int64_t 
   for (int64_t i = next + r0; i < next + r1 && i < data.count; ++i) {
     const char* start = static_cast<const char*>(data.x) + data.rows[i] * data.row_stride * size;
     for (int64_t at = 0; at < x_.cols * size && data.col_stride == 1; at += cache_line) {
-      __builtin_prefetch(start + at);
+      __builtin_prefetch(start + at, 0, 2);  // the first cache is needed until then
     }
   }
 }
@@ -846,7 +850,7 @@ Progress Network<T>::train(const Context& context, const Dataset& data, const Ta
                            uint64_t step, int bins_at_last, double seconds) {
   const Clock::time_point start = Clock::now();
   const int64_t fan_in = layers_.front().fan_in, x_stride = padded(fan_in);
-  batch_x_.resize(size_t(std::min(data.batch_size, data.count) * x_stride));
+  batch_x_.resize_with_zeros(with_spare(std::min(data.batch_size, data.count), x_stride));
   running_before_.resize(size_t(2 * running_count_));
   Context uninterrupted = context;
   uninterrupted.interrupted = nullptr;

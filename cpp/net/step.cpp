@@ -173,7 +173,7 @@ template <class T>
 void TrainingStep<T>::add_weights(size_t l, Flow::Stage dz, Flow::Stage readers) {
   const LayerConfig& layer = net_.layers_[l];
   const Cut by_cols(layer.fan_out, penalty_cols, layer.fan_out);
-  const int64_t tall = std::clamp<int64_t>(layer.fan_in / 64 * 16, 16, 64);
+  const int64_t tall = threads == 1 ? 64 : std::clamp<int64_t>(layer.fan_in / 64 * 16, 16, 64);
   static_assert(64 * penalty_cols * sizeof(double) <= task_scratch_bytes);
   const Cut by_rows(layer.fan_in, 8, divide_up(divide_up(layer.fan_in, tall), threads) * threads);
   const auto body = [=, this](int64_t task, void* scratch) {
@@ -185,6 +185,7 @@ void TrainingStep<T>::add_weights(size_t l, Flow::Stage dz, Flow::Stage readers)
     const Upcoming upcoming = upcoming_update(l, block);
     Context fetching = alone;
     fetching.upcoming = &upcoming;
+    fetching.whole_vectors = true;
     {
       const Timed timed(Work::weights);
       net_.weight_gradients(fetching, l, block, dw);
