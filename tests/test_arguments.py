@@ -795,7 +795,7 @@ def unsafe():
     yield "no mask", lambda: _core.activation_forward(good, good.copy(), 1, (9, 0, 0, 0), None)
     short = np.zeros(2, np.uint16)
     yield "short mask", lambda: _core.activation_forward(good, good.copy(), 1, (9, 0, 0, 0), short)
-    labels, form = np.array([0, 9, 1]), (1.0, 1.0, -INF, INF)
+    labels, form = np.array([0, 9, 1]), (1.0, 1.0, 0.0, -INF, INF)
     yield (
         "label 9",
         lambda: _core.softmax_cross_entropy(good, labels, None, None, None, 0.0, 3.0, form, None),
