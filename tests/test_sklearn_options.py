@@ -305,6 +305,11 @@ def test_validation_sets_that_do_not_fit():
         np.testing.assert_array_equal(weights_of(estimator), before)
 
 
+def test_a_validation_set_with_lbfgs():
+    with pytest.raises(ValueError, match="validation_set: expected none with solver='lbfgs'"):
+        classifier(solver="lbfgs").fit(X, Y, validation_set=(X, Y))
+
+
 def test_partial_fit_with_early_stopping():
     rows = np.arange(len(XB)) % 3 == 0
     held_out = XB[rows], YB[rows]
@@ -526,6 +531,10 @@ def test_settings_out_of_range():
         ({"batch_norm": [True]}, "batch_norm"),
         ({"init": "orthogonal"}, "init"),
         ({"dropout": 0.2, "solver": "lbfgs"}, "dropout: expected 0 with solver='lbfgs'"),
+        ({"monitor": True, "solver": "lbfgs"}, "monitor: expected none with solver='lbfgs'"),
+        ({"callbacks": [print], "solver": "lbfgs"}, "callbacks: expected none"),
+        ({"clip_norm": 1.0, "solver": "lbfgs"}, "clip_norm: expected none"),
+        ({"clip_value": 1.0, "solver": "lbfgs"}, "clip_value: expected none"),
     ]:
         with pytest.raises(ValueError, match=message):
             classifier(**settings).fit(X, Y)

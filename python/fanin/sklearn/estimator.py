@@ -135,6 +135,8 @@ class Estimator(BaseEstimator):
         incremental: bool,
     ) -> Self:
         hidden = self._hidden()
+        if self.solver == "lbfgs" and self.optimizer is None:
+            self._refuse_what_needs_epochs(validation_set)
         first_pass = not hasattr(self, "coefs_") or (not self.warm_start and not incremental)
         given = y
         X, y = self._check_targets(X, y, incremental, reset=first_pass)
@@ -165,6 +167,22 @@ class Estimator(BaseEstimator):
                 "values and need to be preprocessed."
             )
         return self
+
+    def _refuse_what_needs_epochs(self, validation_set: Any) -> None:
+        """Refuse what L-BFGS would leave out; scikit-learn's own settings it does, as there."""
+        wanted = {
+            "validation_set": validation_set is not None,
+            "callbacks": len(self.callbacks) > 0,
+            "monitor": self.monitor,
+            "clip_norm": self.clip_norm is not None,
+            "clip_value": self.clip_value is not None,
+        }
+        for name, given in wanted.items():
+            if given:
+                raise ValueError(
+                    f"{name}: expected none with solver='lbfgs', which has no epochs and clips no "
+                    "gradients; use 'adam' or 'sgd'"
+                )
 
     def _hidden(self) -> list[int]:
         sizes = self.hidden_layer_sizes
