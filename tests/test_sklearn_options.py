@@ -53,10 +53,6 @@ def test_dropout(dropout):
     np.testing.assert_array_equal(weights_of(a), weights_of(b))
     assert (weights_of(a) != weights_of(plain)).any()
     np.testing.assert_array_equal(a.predict_proba(X), a.predict_proba(X))
-    # the draws that are scikit-learn's come first: weights before the first step are the same
-    starts = [classifier(dropout=d, max_iter=1, learning_rate_init=1e-300).fit(X, Y)
-              for d in (dropout, 0.0)]  # fmt: skip
-    assert starts[0].coefs_[0].shape == starts[1].coefs_[0].shape
 
 
 @pytest.mark.parametrize(
@@ -350,6 +346,33 @@ def test_optimizer_objects(optimizer):
     np.testing.assert_array_equal(weights_of(again), weights_of(estimator))
     assert estimator.loss_curve_[-1] < estimator.loss_curve_[0]
     estimator.partial_fit(X, Y)
+
+
+def test_other_layers_with_as_many_parameters():
+    """Refused, as often as one tries, also where the vectors are as long but divided otherwise."""
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((60, 6)), np.arange(60) % 3
+    estimator = MLPClassifier((7, 2), warm_start=True, max_iter=2, random_state=0).fit(x, y)
+    before = weights_of(estimator)
+    for sizes in ((2, 7), (4, 4, 4)):
+        for _ in range(2):
+            with pytest.raises(ValueError, match="cannot go on with other layers"):
+                estimator.set_params(hidden_layer_sizes=sizes).fit(x, y)
+    np.testing.assert_array_equal(weights_of(estimator), before)
+    twins = MLPClassifier((5, 5), batch_norm=[True, False], warm_start=True, max_iter=2)
+    twins.fit(rng.standard_normal((60, 5)), y).set_params(batch_norm=[False, True])
+    with pytest.raises(ValueError, match="cannot go on with other layers"):
+        twins.fit(x[:, :5], y)
+
+
+def test_the_network_trains_on_its_own_afterwards():
+    """Weights and order of an estimator's fit end with it."""
+    estimator = classifier().fit(X, Y, sample_weight=np.linspace(0.1, 2, len(X)))
+    network = estimator.network_
+    history = network.fit(X[:50], Y[:50], epochs=2, progress=False)
+    assert history.epochs == 2
+    assert np.isfinite(network.train_step(X[:20], Y[:20], fanin.SGD(0.1), monitor=True))
+    assert network.sample_weight is None and network.random_state is None
 
 
 def test_keep_optimizer():

@@ -1,6 +1,5 @@
 """What scikit-learn's MLP writes down after each epoch, and when it stops."""
 
-import math
 from typing import Any
 
 from numpy.typing import NDArray
@@ -61,7 +60,7 @@ class Books:
         e._no_improvement_count = 0 if improves else e._no_improvement_count + 1
         if score > e.best_validation_score_:
             e.best_validation_score_ = score
-            e._best = e._parameters()
+            e._best = e._copy_of_vectors()
 
     def _look_at_loss(self) -> None:
         e = self.estimator
@@ -94,5 +93,5 @@ def change_rate(optimizer: SGD, lr: float) -> None:
     """Change SGD's learning rate.  scikit-learn's velocity, -lr times ours, keeps its value."""
     momentum = optimizer.state.get("momentum")
     if momentum is not None:
-        momentum *= float(optimizer.lr) / lr if lr > 0 else math.inf  # type: ignore[arg-type]
+        momentum *= float(optimizer.lr) / lr  # type: ignore[arg-type]
     optimizer.lr = lr

@@ -57,7 +57,7 @@ def from_sklearn(estimator: Any) -> Estimator:
     found._build([coefs[0].shape[0], *(c.shape[1] for c in coefs)], coefs[0].dtype)
     found.coefs_, found.intercepts_ = list(coefs), list(estimator.intercepts_)
     found._read_parameters()
-    found._best = found._parameters()
+    found._best = found._copy_of_vectors()
     result: Estimator = found
     return result
 

@@ -30,6 +30,7 @@ from ..reference.finding import Diagnosis
 from ..reference.history import History
 from ..reference.loss import Loss
 from ..reference.optimizer import Optimizer
+from ..reference.vectors import vectors_by_name
 from ..runtime import get_num_threads, set_num_threads
 from .bookkeeping import Books
 from .lbfgs import lbfgs
@@ -209,7 +210,7 @@ class Estimator(BaseEstimator):
         self._build(sizes, dtype)
         if self.init is None:
             self._draw_weights()
-        self._best = self._parameters()
+        self._best = self._copy_of_vectors()
         if self.solver in STOCHASTIC or self.optimizer is not None:
             self._begin_books()
 
@@ -262,25 +263,20 @@ class Estimator(BaseEstimator):
             coefs, intercepts = self.coefs_, self.intercepts_
             self._build(sizes, dtype)
             self.coefs_, self.intercepts_ = list(coefs), list(intercepts)
-            self._best = self._parameters()
+            self._best = self._copy_of_vectors()
         self._read_parameters()
         if self._built == self._settings(sizes):
             return
-        old = self.network_
+        old, built = self.network_, self._built
         self._build(sizes, old.dtype)
-        if self.network_.parameters.shape != old.parameters.shape:
-            self.network_ = old
+        if _layout(self.network_) != _layout(old):
+            self.network_, self._built = old, built
             self._show_parameters()
             raise ValueError(
                 f"cannot go on with other layers: the network has {old.sizes}, the parameters and "
                 f"data ask for {sizes}"
             )
-        self.network_.parameters = old.parameters
-        if old.running_mean.shape == self.network_.running_mean.shape:
-            self.network_.running_mean, self.network_.running_var = (
-                old.running_mean,
-                old.running_var,
-            )
+        self.network_._set_vectors(vectors_by_name(old))
 
     def _show_parameters(self) -> None:
         """Let coefs_ and intercepts_ be views of the network's parameters."""
@@ -309,13 +305,8 @@ class Estimator(BaseEstimator):
             setattr(self, name, list(views))
         return network
 
-    def _parameters(self) -> tuple[Array, Array, Array]:
-        network = self.network_
-        return network.parameters.copy(), network.running_mean.copy(), network.running_var.copy()
-
-    def _restore_best(self) -> None:
-        network = self.network_
-        network.parameters, network.running_mean, network.running_var = self._best
+    def _copy_of_vectors(self) -> dict[str, Array]:
+        return {name: vector.copy() for name, vector in vectors_by_name(self.network_).items()}
 
     # ---- sgd, adam and optimizers of one's own -------------------------------------------------
 
@@ -352,9 +343,6 @@ class Estimator(BaseEstimator):
 
         network, loss = self.network_, self._own_loss()
         network.alpha, network.l1 = float(self.alpha), float(self.l1)
-        network.random_state, network.sample_weight = self._random_state, sample_weight
-        network.batch_rows = batch_size
-        network.begin(rows)
         books = Books(self, held_out, rows)
         data: dict[str, Any] = {"sample_weight": sample_weight}
         if held_out is not None:
@@ -366,22 +354,23 @@ class Estimator(BaseEstimator):
             if held_out is not None:
                 data["validation"] = held_out[0], with_weights(*held_out[1:])
         self.n_iter_ = 0
-        self.history_ = network.fit(
-            X,
-            y,
-            epochs=1 if incremental else self.max_iter,
-            batch_size=batch_size,
-            optimizer=self._optimizer,
-            shuffle=self.shuffle,
-            callbacks=[books.end_epoch, *self.callbacks],
-            metrics={"score": books.score} if held_out is not None else {},
-            monitor=self.monitor,
-            progress=isinstance(self.verbose, str),  # "bar"
-            **data,
-        )
+        with network.rows_of_a_fit(rows, batch_size, sample_weight, self._random_state):
+            self.history_ = network.fit(
+                X,
+                y,
+                epochs=1 if incremental else self.max_iter,
+                batch_size=batch_size,
+                optimizer=self._optimizer,
+                shuffle=self.shuffle,
+                callbacks=[books.end_epoch, *self.callbacks],
+                metrics={"score": books.score} if held_out is not None else {},
+                monitor=self.monitor,
+                progress=isinstance(self.verbose, str),  # "bar"
+                **data,
+            )
         self.stopped_early_ = self.early_stopping and books.stopped
         if self.early_stopping and (books.stopped or not incremental):
-            self._restore_best()
+            self.network_._set_vectors(self._best)
             self._no_improvement_count = 0 if incremental else self._no_improvement_count
         if self.n_iter_ == self.max_iter and not (books.stopped or incremental):
             warnings.warn(
@@ -514,6 +503,11 @@ class Estimator(BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+
+def _layout(network: Network) -> tuple[list[int], list[Any]]:
+    """Return what decides where a network's parameters lie in its vectors."""
+    return network.sizes, [layer.batch_norm for layer in network.layers]
 
 
 def by_solver(estimator: Estimator) -> bool:

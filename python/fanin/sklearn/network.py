@@ -1,5 +1,7 @@
 """The network of an estimator: `fanin.MLP` with penalties and orders of rows of scikit-learn."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -21,8 +23,9 @@ class Network(network.MLP):
     Attributes
     ----------
     alpha, l1 : of that penalty
-    random_state : numpy.random.RandomState, shuffles the rows of each epoch once more
-    sample_weight : (rows,) of the data in `fit`, or None
+    random_state : numpy.random.RandomState while an estimator fits, or None; shuffles the rows of
+        each epoch once more
+    sample_weight : (rows,) of the data while an estimator fits, or None
     batch_rows : of a whole batch, for the penalty in the loss of validation data
     """
 
@@ -47,13 +50,26 @@ class Network(network.MLP):
         if init is not None:
             super()._draw_weights(init)
 
-    def begin(self, rows: int) -> None:
-        """Begin a call of `fit` on so many rows."""
-        self._rows_in_order = np.arange(rows)
+    @contextmanager
+    def rows_of_a_fit(
+        self,
+        rows: int,
+        batch_rows: int,
+        sample_weight: Array | None,
+        random_state: np.random.RandomState,
+    ) -> Iterator[None]:
+        """Let these be the rows of the `fit` in this block; nothing of them is kept behind it."""
+        self._rows_in_order, self.batch_rows = np.arange(rows), batch_rows
+        self.sample_weight, self.random_state = sample_weight, random_state
+        try:
+            yield
+        finally:
+            self._rows_in_order = self.sample_weight = self.random_state = None
 
     def _order(self, count: int) -> NDArray[np.int64]:
         """Return the last order, shuffled: the draws and the result of sklearn.utils.shuffle."""
-        assert self.random_state is not None and self._rows_in_order is not None
+        if self.random_state is None or self._rows_in_order is None:  # not an estimator's fit
+            return super()._order(count)
         places = np.arange(count)
         self.random_state.shuffle(places)
         self._rows_in_order = self._rows_in_order[places]
