@@ -165,6 +165,25 @@ def interleaved(rows: Rows) -> str:
     return lines("step | step us | product us | both us | both / sum", table)
 
 
+def floors(rows: Rows) -> str:
+    """A step's products alone and the whole step, over the rival's step."""
+    names = ("numpy_products", "fanin_products", "fanin", "rival_step")
+    table = []
+    for r in rows:
+        parts = min(r["numpy_products"], r["fanin_products"]), r["fanin"], r["limit"]
+        times = [f"{r[name] * 1e6:.4g}" for name in names]
+        ratios = [f"{one / r['rival_step']:.2f}" for one in parts[:2]]
+        what = {"steps": "", "avx2": ", AVX2", "estimators": f", `fit`, {r['dtype']}"}[r["part"]]
+        table.append(
+            [f"`{r['step']}`{what}", *times, NAMES[r["rival"]], *ratios, f"{parts[2]:.2f}"]
+        )
+    return lines(
+        "step | NumPy's products, us | fanin's | fanin's step | rival's step | rival | "
+        "products / rival | fanin / rival | at most",
+        table,
+    )
+
+
 def overheads(rows: Rows) -> str:
     """Dropout, a step inside `fit`, AVX2 and bfloat16, each with its limit."""
     table = []
@@ -230,6 +249,7 @@ TABLES: dict[str, tuple[Callable[[Rows], str], tuple[str, ...]]] = {
     "busy": (busy, ("busy",)),
     "interleaved": (interleaved, ("interleaved",)),
     "estimators": (estimators, ("estimator", "predict")),
+    "floors": (floors, ("floor",)),
     "overheads": (overheads, ("dropout", "fit", "avx2", "bfloat16")),
 }
 

@@ -312,6 +312,21 @@ def test_a_wrong_product_is_noticed(script, monkeypatch):
     assert "wrong answer" in operations.Operations("fanin", 1).prepare("product", **case)["wrong"]
 
 
+def test_floors_are_right(script):
+    """All products of a step are made and checked; `fit` takes so many steps as it is asked for."""
+    floors = script("floors")
+    pairs, product = [], floors.operations.product
+    floors.operations.product = lambda who, m, k, n, *rest: (
+        pairs.append((m, k, n)) or product(who, m, k, n, *rest)
+    )
+    floors.products("fanin", network("rl"), "float64")[1]()
+    floors.operations.product = product
+    assert 2 * sum(m * k * n for m, k, n in pairs) == network("rl").step_flops
+    for on in floors.TABLES:
+        for who in ("fanin", "scikit-learn"):
+            assert floors.Fit(who, on, "float64", 1).fit(3, 2).t_ == 2 * 3 * on.batch
+
+
 def test_steps_inside_fit(script):
     """So many as were asked for, and the first has the loss of any other contestant's."""
     made = script("overheads").Fit(network("rl"), 0.0, 1)
