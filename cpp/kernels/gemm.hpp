@@ -233,6 +233,10 @@ ProductPlan plan_product(View<const T> x, View<const T> w, bool whole_vectors) {
     const int64_t parts = (tasks + plan.row_tasks - 1) / plan.row_tasks;
     plan.col_tasks = parts < 1 ? 1 : parts > most ? most : parts;
   }
+  // Not eleven: of two threads one would have to do the sixth while the other waits.
+  if (plan.row_tasks % 2 == 1 && plan.col_tasks % 2 == 1 && plan.col_tasks > 1) {
+    --plan.col_tasks;
+  }
   return plan;
 }
 
