@@ -14,6 +14,8 @@
 //   * scratch belongs to the caller and is as large as the function beside the entry says;
 //   * nothing is allocated, thrown or printed;
 //   * the result does not depend on `Context::threads`: work is cut by shape alone;
+//   * on CUDA pointers are the device's, an entry is queued on `Context::stream`, and what it would
+//     return, or write to the host, it writes to device memory; returned numbers are NaN;
 //   * when `Context::interrupted` says so, an entry returns early and its outputs hold garbage.
 //
 // The canonical order (docs/numerics.md), which makes results equal on every set with fma:
@@ -61,6 +63,18 @@ struct Upcoming {
   int64_t rows, row_bytes, stride_bytes;
 };
 
+// What changes from one replay of a captured step to the next (CUDA only).
+struct StepState {
+  int64_t first_row;  // of the batch, in the order of rows of the call
+  int64_t index;      // of the step in the call
+  uint64_t step;      // of the network: part of dropout's key
+};
+
+// What an update takes anew in each step; see Update.
+struct Rates {
+  double lr, correction, step_size, decay;
+};
+
 // How an operation is to run: by how many threads, and who may stop it.
 struct Context {
   int threads = 1;
@@ -69,7 +83,12 @@ struct Context {
   const Upcoming* upcoming = nullptr;  // a product on one thread fetches it into the cache
   bool whole_vectors = false;  // a product may read 15 elements behind each row of its operands
   bool bfloat16 = false;       // float32 products round their inputs to bfloat16 and sum in float32
-  void* stream = nullptr;      // CUDA only
+
+  // CUDA only. All that follows is in device memory, so that a captured step can be replayed.
+  void* stream = nullptr;
+  const StepState* state = nullptr;  // Dropout::step is read there, and Gather::rows begins there
+  const Rates* rates = nullptr;      // Update's own are rates[state->index]
+  double* number = nullptr;          // where an entry writes the number that it would return
 };
 
 // Which elements are dropped: bits of Philox4x32-10 of (seed, step, layer, element); random.hpp.
@@ -79,13 +98,13 @@ struct Dropout {
   uint32_t layer = 0;
   int64_t row = 0, col = 0;  // of the first element in the layer; multiples of 8 and of 16
 
-  [[gnu::always_inline]] double scale() const { return 65536.0 / (65536.0 - threshold); }
+  [[gnu::always_inline]] constexpr double scale() const { return 65536.0 / (65536.0 - threshold); }
 };
 
 // One bit per element, set where it is kept: bit c % 16 of word c / 16 of its row.
-static inline int64_t mask_words(int64_t cols) { return (cols + 15) / 16; }
+static constexpr int64_t mask_words(int64_t cols) { return (cols + 15) / 16; }
 
-static inline int64_t row_blocks(int64_t rows) { return (rows + row_block - 1) / row_block; }
+static constexpr int64_t row_blocks(int64_t rows) { return (rows + row_block - 1) / row_block; }
 
 // Statistics of activations before dropout. `unit_mean` and `unit_zeros` are (n), the caller's.
 struct Stats {
@@ -170,7 +189,7 @@ struct DenseBackward {
   ActivationBackward<T> below;  // (m, k); `da` is not read
 };
 
-static inline int64_t column_sum_scratch(int64_t rows, int64_t cols) {
+static constexpr int64_t column_sum_scratch(int64_t rows, int64_t cols) {
   return row_blocks(rows) * cols;
 }
 
@@ -228,13 +247,15 @@ struct Loss {
 
 // A row of weights is penalised in pieces of so many columns.
 constexpr int64_t penalty_cols = 1024;
-static inline int64_t penalty_pieces(int64_t cols) {
+static constexpr int64_t penalty_pieces(int64_t cols) {
   return (cols + penalty_cols - 1) / penalty_cols;
 }
 
 // A norm is summed in pieces of so many elements.
 constexpr int64_t norm_piece = 8192;
-static inline int64_t norm_pieces(int64_t count) { return (count + norm_piece - 1) / norm_piece; }
+static constexpr int64_t norm_pieces(int64_t count) {
+  return (count + norm_piece - 1) / norm_piece;
+}
 
 // Sums of squares over some parameters, in 16 lanes: of their gradients, in double since those that
 // vanish or explode are what one looks for, and of what an update adds to them.
@@ -263,6 +284,9 @@ struct Update {
   bool nesterov;
   double clip_value = unlimited, gradient_scale = 1;
   Squares<T>* squares = nullptr;  // where wanted; of gradients as they are given
+  // CUDA only: gradients whose norm, in device memory, exceeds `clip_norm` are scaled to it.
+  const double* norm = nullptr;
+  double clip_norm = unlimited;
 
   [[gnu::always_inline]] bool clips() const {
     return clip_value < unlimited || gradient_scale != 1;
