@@ -118,7 +118,7 @@ __global__ void subtract(const T* values, T* from_and_out, int64_t count) {
 template <class E>
 __global__ void find_nonfinite(View<const E> a, int* found) {
   const int64_t i = int64_t(blockIdx.x) * block + threadIdx.x;
-  if (i < a.rows * a.cols && !isfinite(Wide<E>(*a.at(i / a.cols, i % a.cols)))) {
+  if (i < a.rows * a.cols && !isfinite(Wide<E>(a.data[i / a.cols * a.row_stride + i % a.cols]))) {
     *found = 1;  // whoever writes, writes this
   }
 }
