@@ -89,6 +89,7 @@ struct Context {
   const StepState* state = nullptr;  // Dropout::step is read there, and Gather::rows begins there
   const Rates* rates = nullptr;      // Update's own are rates[state->index]
   double* number = nullptr;          // where an entry writes the number that it would return
+  bool tf32 = false;  // float32 products round their inputs to TF32 and sum in float32
 };
 
 // Which elements are dropped: bits of Philox4x32-10 of (seed, step, layer, element); random.hpp.

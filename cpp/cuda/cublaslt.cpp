@@ -83,9 +83,10 @@ void* open_library(std::string& path) {
     }
     tried += (tried.empty() ? "" : ", ") + name;
   }
-  throw Missing("cuBLAS is missing, which fanin multiplies matrices with: tried " + tried +
-                "; install the CUDA toolkit's, or the wheel: pip install nvidia-cublas (CUDA 13) or "
-                "nvidia-cublas-cu12");
+  throw Missing(
+      "cuBLAS is missing, which fanin multiplies matrices with: tried " + tried +
+      "; install the CUDA toolkit's, or the wheel: pip install nvidia-cublas (CUDA 13) or "
+      "nvidia-cublas-cu12");
 }
 
 template <class Function>

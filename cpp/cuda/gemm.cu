@@ -72,29 +72,49 @@ Operand operand_of(View<const T> m) {
 
 // ---- copies ----
 
-// One thread for four columns of four rows each, neighbours a block's width apart: four loads are
-// under way at a time, and a warp's are next to one another where columns are.
-constexpr int copy_threads = 256, copy_items = 4;
+constexpr int copy_threads = 256;
 
+// Contiguous rows, aligned: a thread takes as many elements as 16 bytes of the smaller type hold.
 template <class From, class To>
-__global__ void convert_kernel(View<const From> from, View<To> to) {
-  const int64_t tiles = (from.cols + copy_threads * copy_items - 1) / (copy_threads * copy_items);
-  for (int64_t tile = blockIdx.x; tile < from.rows * tiles; tile += gridDim.x) {
-    const int64_t row = tile / tiles;
-    const int64_t col = tile % tiles * copy_threads * copy_items + threadIdx.x;
-    From values[copy_items];
-#pragma unroll
-    for (int i = 0; i < copy_items; ++i) {
-      if (col + i * copy_threads < from.cols) {
-        values[i] = *from.at(row, col + i * copy_threads);
+__global__ void __launch_bounds__(copy_threads) convert_packs(View<const From> from, View<To> to) {
+  constexpr int items = Pack<From>::size > Pack<To>::size ? Pack<From>::size : Pack<To>::size;
+  const int64_t pieces = divide_up(from.cols, items);
+  for (int64_t i = int64_t(blockIdx.x) * copy_threads + threadIdx.x; i < from.rows * pieces;
+       i += int64_t(gridDim.x) * copy_threads) {
+    const int64_t row = i / pieces, col = i % pieces * items;
+    const From* source = from.at(row, col);
+    To* target = to.at(row, col);
+    if (from.cols - col < items) {
+      for (int j = 0; j < from.cols - col; ++j) {
+        target[j] = To(source[j]);
       }
+      continue;
+    }
+    Pack<From> in[items / Pack<From>::size];
+#pragma unroll
+    for (int j = 0; j < items / Pack<From>::size; ++j) {
+      in[j] = load_pack(source + j * Pack<From>::size);
     }
 #pragma unroll
-    for (int i = 0; i < copy_items; ++i) {
-      if (col + i * copy_threads < from.cols) {
-        *to.at(row, col + i * copy_threads) = To(values[i]);
+    for (int j = 0; j < items / Pack<To>::size; ++j) {
+      Pack<To> out;
+#pragma unroll
+      for (int l = 0; l < Pack<To>::size; ++l) {
+        const int at = j * Pack<To>::size + l;
+        out.v[l] = To(in[at / Pack<From>::size].v[at % Pack<From>::size]);
       }
+      store_pack(target + j * Pack<To>::size, out);
     }
+  }
+}
+
+// Any strides: a warp's elements are neighbours in a row.
+template <class From, class To>
+__global__ void __launch_bounds__(copy_threads)
+    convert_elements(View<const From> from, View<To> to) {
+  for (int64_t i = int64_t(blockIdx.x) * copy_threads + threadIdx.x; i < from.rows * from.cols;
+       i += int64_t(gridDim.x) * copy_threads) {
+    *to.at(i / from.cols, i % from.cols) = To(*from.at(i / from.cols, i % from.cols));
   }
 }
 
@@ -109,10 +129,12 @@ void convert(const Context& context, View<const From> from, View<To> to) {
     from = from.transposed();
     to = to.transposed();
   }
-  const int64_t tiles = (from.cols + copy_threads * copy_items - 1) / (copy_threads * copy_items);
-  const auto blocks = unsigned(std::min<int64_t>(from.rows * tiles, 8192));
-  launch(convert_kernel<From, To>, dim3(blocks), dim3(copy_threads), 0,
-         static_cast<cudaStream_t>(context.stream), from, to);
+  const bool packs = from.col_stride == 1 && to.col_stride == 1 && has_packs(from) && has_packs(to);
+  const int64_t items = packs ? 16 / int64_t(std::min(sizeof(From), sizeof(To))) : 1;
+  const int64_t pieces = divide_up(from.rows * divide_up(from.cols, items), copy_threads);
+  launch(packs ? convert_packs<From, To> : convert_elements<From, To>,
+         dim3(resident_blocks(pieces, 2048 / copy_threads)), dim3(copy_threads), 0,
+         stream_of(context), from, to);
 }
 
 namespace {
@@ -369,7 +391,7 @@ void product(const Context& context, View<const In> x, View<const In> w, View<Ou
   if (x.cols == 0) {
     const auto stride = size_t(out.rows <= 1 ? out.cols : out.row_stride) * sizeof(Out);
     check(cudaMemset2DAsync(out.data, stride, 0, size_t(out.cols) * sizeof(Out), size_t(out.rows),
-                            static_cast<cudaStream_t>(context.stream)),
+                            stream_of(context)),
           "cudaMemset2DAsync");
     return;
   }
@@ -398,19 +420,16 @@ template void product<float, float>(const Context&, View<const float>, View<cons
 template void product<double, double>(const Context&, View<const double>, View<const double>,
                                       View<double>);
 template void product<__nv_bfloat16, __nv_bfloat16>(const Context&, View<const __nv_bfloat16>,
-                                                    View<const __nv_bfloat16>,
-                                                    View<__nv_bfloat16>);
+                                                    View<const __nv_bfloat16>, View<__nv_bfloat16>);
 template void product<__nv_bfloat16, float>(const Context&, View<const __nv_bfloat16>,
                                             View<const __nv_bfloat16>, View<float>);
 template void product<__half, __half>(const Context&, View<const __half>, View<const __half>,
                                       View<__half>);
 template void product<__half, float>(const Context&, View<const __half>, View<const __half>,
                                      View<float>);
-template void convert<float, __nv_bfloat16>(const Context&, View<const float>,
-                                            View<__nv_bfloat16>);
+template void convert<float, __nv_bfloat16>(const Context&, View<const float>, View<__nv_bfloat16>);
 template void convert<float, __half>(const Context&, View<const float>, View<__half>);
-template void convert<__nv_bfloat16, float>(const Context&, View<const __nv_bfloat16>,
-                                            View<float>);
+template void convert<__nv_bfloat16, float>(const Context&, View<const __nv_bfloat16>, View<float>);
 template void convert<__half, float>(const Context&, View<const __half>, View<float>);
 template void convert<float, float>(const Context&, View<const float>, View<float>);
 template void convert<double, double>(const Context&, View<const double>, View<double>);

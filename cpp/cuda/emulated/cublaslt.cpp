@@ -252,10 +252,10 @@ const Library& library() {
   if (setting_is("missing")) {
     throw Missing("cuBLAS is missing, which fanin multiplies matrices with: none is emulated");
   }
-  static const Library all{"emulated",        version,         status_string,   create,
-                           product_create,    product_destroy, product_set,     layout_create,
-                           layout_destroy,    preference_create, preference_destroy,
-                           preference_set,    heuristic,       multiply};
+  static const Library all{"emulated",     version,           status_string,      create,
+                           product_create, product_destroy,   product_set,        layout_create,
+                           layout_destroy, preference_create, preference_destroy, preference_set,
+                           heuristic,      multiply};
   return all;
 }
 
