@@ -3,6 +3,7 @@
 #include <pybind11/pybind11.h>
 
 #include "../cuda/table.hpp"
+#include "bind.hpp"
 
 PYBIND11_MODULE(_cuda, module) {
 #ifdef FANIN_CUDA_EMULATED
@@ -10,5 +11,6 @@ PYBIND11_MODULE(_cuda, module) {
 #else
   module.attr("emulated") = false;
 #endif
+  fanin::bind_cuda_network(module);
   module.attr("name") = fanin::cuda::table().table.name;
 }

@@ -169,10 +169,9 @@ class BoundNetwork {
     Rows<T> rows = input(x);
     const int64_t count = rows_in_;
     check_training_rows(count);
-    const Wanted wanted =
-        wanted_of(count, labels, targets, sample_weight, nullptr, count);
+    const Wanted wanted = wanted_of(count, labels, targets, sample_weight, nullptr, count);
     set_weights(rows, class_weight, label_smoothing);
-    fill(slots_[0], {}, wanted, nullptr, count, rows);
+    fill(slots_[0], {}, wanted, nullptr, count, rows, stream());
     const Released released;
     return network_->loss_and_gradients(rows, count, bins, step);
   }
@@ -591,20 +590,20 @@ class BoundNetwork {
 
   // Copies rows that a step needs to the device; `to` then says where they are.
   void fill(Slots& slots, const HostRows& x, const Wanted& wanted, const int64_t* chosen,
-            int64_t count, Rows<T>& to) {
+            int64_t count, Rows<T>& to, void* on) {
     if (x.data != nullptr) {
-      slots.x.fill(x, chosen, count, stream());
+      slots.x.fill(x, chosen, count, on);
       to.x = slots.x.template data<void>();
     }
     if (wanted.labels.data != nullptr) {
-      slots.y.fill(wanted.labels, chosen, count, stream());
+      slots.y.fill(wanted.labels, chosen, count, on);
       to.labels = slots.y.template data<int64_t>();
     } else if (wanted.targets.data != nullptr) {
-      slots.y.fill(wanted.targets, chosen, count, stream());
+      slots.y.fill(wanted.targets, chosen, count, on);
       to.targets = slots.y.template data<T>();
     }
     if (wanted.weight.data != nullptr) {
-      slots.weight.fill(wanted.weight, chosen, count, stream());
+      slots.weight.fill(wanted.weight, chosen, count, on);
       to.sample_weight = slots.weight.template data<T>();
     }
   }
@@ -676,18 +675,21 @@ class BoundNetwork {
     const auto prepare = [&](const Steps& steps, size_t slot) {
       Rows<T> there = data;
       const int64_t count = steps.rows * int64_t(steps.rates.size());
-      fill(slots_[slot], host, wanted, plan.rows + steps.first_row, count, there);
       there.order = first_rows(count);
+      fill(slots_[slot], host, wanted, plan.rows + steps.first_row, count, there, feed_.get());
       return there;
     };
-    if (!gathered && plan.count > plan.batch_size) {
-      throw std::invalid_argument("x: expected rows on the host, or one batch on the device");
+    for (int64_t i = 0; !gathered && i < plan.count; ++i) {
+      if (plan.rows[i] != i || plan.count > plan.batch_size) {
+        throw std::invalid_argument("rows: expected all, in one batch, of x on the device");
+      }
     }
     Steps steps = next_steps(plan, done, most);
     Rows<T> there = prepare(steps, 0);
     for (size_t slot = 0;; slot = 1 - slot) {
       Steps queued = steps;
       queued.first_row = 0;
+      wait_for(stream(), feed_.get());
       network_->begin(there, plan.rule, queued);
       Progress then = done;
       then.rows += steps.rows * int64_t(steps.rates.size());
@@ -711,6 +713,7 @@ class BoundNetwork {
   int64_t rows_in_ = 0;  // of `input`
   std::atomic_flag in_use_;
   std::unique_ptr<Network<T>> network_;  // its stream outlives what lies on it
+  const Stream feed_;  // on which rows come while the network computes
   std::array<Slots, 2> slots_;
   Kept kept_;
   Result result_;

@@ -35,10 +35,15 @@ class Name {
     }
     return limit;
   }
+  // What a dict has under this name, or nothing.
+  py::object object_in(const py::dict& dict) const {
+    PyObject* value = PyDict_GetItemWithError(dict.ptr(), text_);
+    return value == nullptr ? py::object() : py::reinterpret_borrow<py::object>(value);
+  }
   // The array of this name in a dict, or nothing.
   Optional in(const py::dict& arrays) const {
-    PyObject* value = PyDict_GetItemWithError(arrays.ptr(), text_);
-    if (value == nullptr) {
+    const py::object value = object_in(arrays);
+    if (!value) {
       return {};
     }
     if (!py::isinstance<py::array>(value)) {

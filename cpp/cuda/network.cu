@@ -166,16 +166,7 @@ struct GraphEnd {
 
 template <class T>
 Network<T>::Network(std::vector<LayerConfig> layers)
-    : layers_(std::move(layers)), stats_(layers_.size()) {
-  cudaStream_t stream = nullptr;
-  check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "making a stream");
-  stream_.reset(stream);
-}
-
-template <class T>
-void Network<T>::StreamEnd::operator()(void* stream) const noexcept {
-  cudaStreamDestroy(static_cast<cudaStream_t>(stream));
-}
+    : layers_(std::move(layers)), stats_(layers_.size()) {}
 
 namespace {
 

@@ -138,11 +138,7 @@ class Network {
  protected:
   explicit Network(std::vector<LayerConfig> layers);
 
-  // The stream's owner; what lies on it is released before.
-  struct StreamEnd {
-    void operator()(void* stream) const noexcept;
-  };
-  std::unique_ptr<void, StreamEnd> stream_;
+  const Stream stream_;  // goes last: what lies on it is released before
   std::vector<LayerConfig> layers_;
   std::vector<LayerStats> stats_;
   int64_t rows_ = 0;  // of the last training forward
