@@ -347,10 +347,6 @@ class BoundNetwork {
     const Call call(*this);
     return network_->nonfinite_layer();
   }
-  double weight_norm(size_t layer) {
-    const Call call(*this);
-    return network_->weight_norm(layer);
-  }
   void set_replays(bool replays) { network_->set_replays(replays); }
 
  private:
@@ -742,7 +738,6 @@ void bind_network_of(py::module_& module, const char* name) {
       .def("stats", &Bound::stats)
       .def("norms", &Bound::norms)
       .def("nonfinite_layer", &Bound::nonfinite_layer)
-      .def("weight_norm", &Bound::weight_norm)
       .def("set_replays", &Bound::set_replays);
 }
 

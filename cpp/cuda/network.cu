@@ -190,7 +190,6 @@ class NetworkOf final : public Network<T> {
   double seconds_of_step(int64_t rows) const override;
   void set_penalties(double l1, double l2) override;
   void set_replays(bool replays) override { replays_ = replays; }
-  double weight_norm(size_t layer) override;
   size_t nonfinite_layer() override;
 
  private:
@@ -1219,11 +1218,6 @@ double NetworkOf<T, A>::norm_of(Context context, const T* vector, int64_t count)
   context.number = numbers_.data() + 1;
   ops<T>().norm(context, vector, count, unlimited, squares_.data());
   return fetch(context.number, 1)[0];
-}
-
-template <class T, class A>
-double NetworkOf<T, A>::weight_norm(size_t l) {
-  return norm_of(context(), parameters_ + places_.at(l).weight, layers_[l].weights());
 }
 
 template <class T, class A>

@@ -119,7 +119,6 @@ class Network {
   // Whether steps are captured and replayed, as they are at first.
   virtual void set_replays(bool replays) = 0;
 
-  virtual double weight_norm(size_t layer) = 0;
   // The first layer whose outputs for the last training batch are not all finite; the last layer,
   // whose outputs the loss has overwritten, where those of all others are.
   virtual size_t nonfinite_layer() = 0;
