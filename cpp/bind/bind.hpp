@@ -8,6 +8,5 @@ namespace fanin {
 void bind_runtime(pybind11::module_& module);
 void bind_ops(pybind11::module_& module);
 void bind_network(pybind11::module_& module);
-void bind_cuda_network(pybind11::module_& module);
 
 }  // namespace fanin

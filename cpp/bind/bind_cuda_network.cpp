@@ -7,7 +7,7 @@
 #include "../cuda/error.hpp"
 #include "../cuda/feed.hpp"
 #include "../cuda/network.hpp"
-#include "bind.hpp"
+#include "bind_cuda.hpp"
 #include "network.hpp"
 
 namespace fanin::cuda {
@@ -742,13 +742,10 @@ void bind_network_of(py::module_& module, const char* name) {
 }
 
 }  // namespace
-}  // namespace fanin::cuda
 
-namespace fanin {
-
-void bind_cuda_network(py::module_& module) {
-  cuda::bind_network_of<float>(module, "NetworkFloat32");
-  cuda::bind_network_of<double>(module, "NetworkFloat64");
+void bind_network(py::module_& module) {
+  bind_network_of<float>(module, "NetworkFloat32");
+  bind_network_of<double>(module, "NetworkFloat64");
 }
 
-}  // namespace fanin
+}  // namespace fanin::cuda

@@ -480,10 +480,8 @@ void NetworkOf<T, A>::reserve(int64_t rows, bool training) {
   for (size_t l = 0; l < layers_.size(); ++l) {
     const LayerConfig& layer = layers_[l];
     widest = std::max(widest, states_[l].stride);
-    if (layer.normalised()) {
-      scratch = std::max({scratch, moments_size<T>(rows, layer.fan_out),
-                          2 * column_sum_scratch(rows, layer.fan_out)});
-    }
+    scratch = std::max({scratch, moments_size<T>(rows, layer.fan_out),
+                        2 * column_sum_scratch(rows, layer.fan_out)});
   }
   const int64_t x_size = rows * padded(layers_.front().fan_in);
   if (!training) {
@@ -757,16 +755,13 @@ void NetworkOf<T, A>::weight_gradients(const Context& context, size_t l) {
   }
 }
 
-// db. (dgamma and dbeta were made on the way back.)
+// db where it was not made on the way back, as dgamma and dbeta were.
 template <class T, class A>
 void NetworkOf<T, A>::bias_gradients(const Context& context, size_t l) {
   T* const db = gradients_ + places_[l].other;
-  if (!layers_[l].has_bias()) {
-    return;
-  }
-  if (in_own(l)) {
+  if (l + 1 == layers_.size()) {
     ops<T>().column_sums(context, dz_of<T>(l), db);
-  } else {  // summed in float32 and not rounded to A
+  } else if (!in_own(l)) {  // summed in float32 and not rounded to A
     const int64_t n = layers_[l].fan_out;
     product<A, T>(context, rows_of<const A>(ones_.data(), 1, rows_, rows_), dz_of<A>(l),
                   rows_of(db, 1, n, n));
@@ -781,20 +776,23 @@ void NetworkOf<T, A>::backward_into(const Context& context, size_t l) {
   const Activation behind_dropout =
       layer.batch_norm == BatchNorm::after ? Activation::identity : layer.activation;
   const View<const A> dz_above = dz_of<A>(l + 1), w_above = weight_of(l + 1);
-  if (!lowered || !in_own(l)) {
-    ops<A>().dense_backward(context, {dz_above,
-                                      w_above,
-                                      {{},
-                                       saved_of<A>(l),
-                                       dz_of<A>(l),
-                                       behind_dropout,
-                                       dropout_of(l),
-                                       mask_of(l)}});
-  } else {
+  T* const db = layer.normalised() ? nullptr : gradients_ + places_[l].other;
+  if constexpr (!lowered) {
+    ops<T>().dense_backward(
+        context, {dz_above,
+                  w_above,
+                  {{}, saved_of<T>(l), dz_of<T>(l), behind_dropout, dropout_of(l), mask_of(l), db,
+                   scratch_.data()}});
+  } else if (in_own(l)) {
     const View<T> dz = dz_of<T>(l);
     product<A, T>(context, dz_above, w_above.transposed(), dz);
     ops<T>().activation_backward(
         context, {dz, saved_of<T>(l), dz, behind_dropout, dropout_of(l), mask_of(l)});
+  } else {
+    ops<A>().dense_backward(
+        context, {dz_above,
+                  w_above,
+                  {{}, saved_of<A>(l), dz_of<A>(l), behind_dropout, dropout_of(l), mask_of(l)}});
   }
   if (layer.normalised()) {
     normalise_backward(context, l);
@@ -816,7 +814,9 @@ void NetworkOf<T, A>::normalise_backward(const Context& context, size_t l) {
       {dz, view_of(l, states_[l].x_hat, rows_), parameters_ + gamma, states_[l].inv_std.data(), dz,
        gradients_ + gamma, gradients_ + gamma + layer.fan_out, true, scratch_.data()});
   if (layer.batch_norm == BatchNorm::after) {
-    ops<T>().activation_backward(context, {dz, saved_of<T>(l), dz, layer.activation, {}, {}});
+    ops<T>().activation_backward(
+        context, {dz, saved_of<T>(l), dz, layer.activation, {}, {},
+                  gradients_ + places_[l].other, scratch_.data()});
   }
 }
 
