@@ -3,6 +3,7 @@
 #include <pybind11/pybind11.h>
 
 #include "../cuda/table.hpp"
+#include "bind_cuda.hpp"
 
 PYBIND11_MODULE(_cuda, module) {
 #ifdef FANIN_CUDA_EMULATED
@@ -11,4 +12,5 @@ PYBIND11_MODULE(_cuda, module) {
   module.attr("emulated") = false;
 #endif
   module.attr("name") = fanin::cuda::table().table.name;
+  fanin::cuda::bind_fused(module);
 }
