@@ -9,6 +9,7 @@
 #include <map>
 
 #include "../cuda/dropout.hpp"
+#include "../cuda/error.hpp"
 #include "../cuda/gemm.hpp"
 #include "../cuda/table.hpp"
 #include "bind_cuda.hpp"
@@ -50,6 +51,13 @@ Context context_of(uintptr_t stream) {
   context.tf32 = product_precision == 1;
   context.bfloat16 = product_precision == 2;
   return context;
+}
+
+// What reads the host's memory now, or waits for the device, cannot be part of a graph.
+void refuse_capture(void* stream, const char* what) {
+  if (is_capturing(stream)) {
+    throw Error(std::string(what) + " cannot be captured into a CUDA graph");
+  }
 }
 
 Activation activation_of(int kind) {
@@ -99,6 +107,7 @@ class StatsOnDevice {
     if (!wanted) {
       return;
     }
+    refuse_capture(stream, "statistics");
     memory_.reserve(moments_size<Number>(rows, cols), stream);
     moments = moments_in<Number>(memory_.data(), rows, cols);
     results_.reserve(bytes(), stream);
@@ -490,6 +499,7 @@ void upload(const py::array& from, const Array& to, uintptr_t stream) {
       from.nbytes() != to.size() * bytes_of(to.type)) {
     refuse("to", "contiguous memory of as many bytes");
   }
+  refuse_capture(reinterpret_cast<void*>(stream), "a copy from the host");
   copy(to.data, from.data(), size_t(from.nbytes()), reinterpret_cast<void*>(stream));
 }
 
@@ -500,6 +510,7 @@ void download(const Array& from, py::array to, uintptr_t stream) {
       to.nbytes() != from.size() * bytes_of(from.type)) {
     refuse("from", "contiguous memory of as many bytes");
   }
+  refuse_capture(reinterpret_cast<void*>(stream), "a copy to the host");
   void* data = to.mutable_data();
   const auto bytes = size_t(to.nbytes());
   const Released released;

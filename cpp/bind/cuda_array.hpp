@@ -88,8 +88,10 @@ struct Array {
   }
   int ndim() const { return int(shape.size()); }
   bool contiguous() const;  // row after row
-  // The same memory in another shape, of a contiguous array; or with its two axes exchanged.
+  // The same memory in another shape, of a contiguous array; a vector as (n, 1); a matrix with its
+  // axes exchanged.
   Array reshaped(std::vector<int64_t> to) const;
+  Array as_column() const;
   Array transposed() const;
 };
 
