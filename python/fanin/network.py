@@ -386,7 +386,7 @@ def _targets(y: Array, sample_weight: Array | None, class_weight: Array | None) 
 def _is_direct(x: Array) -> bool:
     """Whether compiled code reads such rows as they are."""
     if not isinstance(x, np.ndarray):
-        return hasattr(x, "__cuda_array_interface__")  # such as networks on a GPU are given
+        return arguments.on_cuda(x)  # such as networks on a GPU are given
     whole = x.flags.aligned and all(stride % x.itemsize == 0 for stride in x.strides)
     return whole and x.dtype in _DIRECT and x.dtype.isnative
 

@@ -14,12 +14,14 @@ from ..dropout import dropout_threshold
 from ..optimizer import COMPILED
 from ..reference import arguments, training
 from ..reference import network as reference
-from ..reference.arguments import FLOAT32, Array
+from ..reference.arguments import FLOAT32, Array, on_cuda
 from ..reference.dense import Layer as ReferenceLayer
 from ..reference.loss import ClassWeight, Loss
 from ..reference.optimizer import Optimizer
 from ..reference.stats import saturation_bounds
 from ..reference.vectors import on_host
+from .array import library_of
+from .runtime import available, compiled
 
 _PRECISIONS = {None: 0, "bfloat16": 1, "tfloat32": 2}  # as in cpp/cuda/network.hpp
 
@@ -29,7 +31,7 @@ class Layer(ReferenceLayer):
 
     def __setattr__(self, name: str, value: Any) -> None:
         current = vars(self).get(name)
-        if not is_on_device(current):
+        if not on_cuda(current):
             super().__setattr__(name, value)  # refuses
         elif value is not current:
             current[...] = cupy().asarray(to_host(value), dtype=current.dtype)
@@ -78,7 +80,7 @@ class MLP(network.MLP):
     def _copy_values(self, name: str, vector: Any, values: Any) -> None:
         if values is not vector:
             xp = cupy()
-            values = as_cupy(values) if is_on_device(values) else np.asarray(values)
+            values = as_cupy(values) if on_cuda(values) else np.asarray(values)
             arguments.check_shape(name, values, vector.shape, "(the network's)")
             vector[...] = xp.asarray(values, dtype=self.dtype)
 
@@ -113,15 +115,14 @@ class MLP(network.MLP):
                     f"got {vector.size} of {self.dtype}; "
                     "use one optimizer per network, or reset()"
                 )
-            if not is_on_device(moment):
+            if not on_cuda(moment):
                 optimizer.state[name] = xp.asarray(moment)
 
     # ---- arithmetic ----------------------------------------------------------------------------
 
     def _bind(self) -> None:
-        from .. import _cuda
-
-        make = _cuda.NetworkFloat32 if self.dtype is FLOAT32 else _cuda.NetworkFloat64
+        cuda = compiled()
+        make = cuda.NetworkFloat32 if self.dtype is FLOAT32 else cuda.NetworkFloat64
         self._compiled = make(
             self._layer_arguments(),
             network._OUTPUTS[self.output],
@@ -139,14 +140,14 @@ class MLP(network.MLP):
         self._bind_stats()
 
     def forward(self, x: Any, training: bool = False) -> Any:
-        if is_on_device(x):
+        if on_cuda(x):
             return like(x, reference.MLP.forward(self, as_cupy(x), training))
         return reference.MLP.forward(self, x, training)
 
     forward.__doc__ = network.MLP.forward.__doc__
 
     def backward(self, dout: Any) -> Any:
-        if not is_on_device(dout):
+        if not on_cuda(dout):
             return super().backward(dout)
         with self._lock:
             there, rows = as_cupy(dout), 0 if self._pending is None else self._pending[1]
@@ -159,13 +160,13 @@ class MLP(network.MLP):
     backward.__doc__ = network.MLP.backward.__doc__
 
     def _forward(self, x: Any, training: bool, stats: bool | int = False) -> Any:
-        empty = cupy().empty if is_on_device(x) else np.empty
+        empty = cupy().empty if on_cuda(x) else np.empty
         z = empty((len(x), self.sizes[-1]), self.dtype)
         self._compiled.forward(x, training, network._bins(stats), self.step, z)
         return z
 
     def _backward(self, dout: Any, need_dx: bool) -> Any:
-        empty = cupy().empty if is_on_device(dout) else np.empty
+        empty = cupy().empty if on_cuda(dout) else np.empty
         dx = empty((len(dout), self.sizes[0]), self.dtype) if need_dx else None
         self._compiled.backward(dout, dx)
         return dx
@@ -196,7 +197,7 @@ class MLP(network.MLP):
             )
 
     def _as_batch(self, x: Any, training_mode: bool) -> Any:
-        if not is_on_device(x):
+        if not on_cuda(x):
             return super()._as_batch(x, training_mode)
         x = self._checked(x)
         if training_mode:
@@ -220,7 +221,7 @@ class MLP(network.MLP):
         self, x: Any, y: Any, sample_weight: Any, class_weight: Any, label_smoothing: Any, loss: Any
     ) -> tuple[Any, Array, Array | None, tuple[Array | None, float]]:
         y, sample_weight = to_host(y), to_host(sample_weight)
-        if not is_on_device(x) or loss is not None:
+        if not on_cuda(x) or loss is not None:
             return super()._as_step(
                 to_host(x), y, sample_weight, class_weight, label_smoothing, loss
             )
@@ -289,7 +290,7 @@ class MLP(network.MLP):
         return (None, None, None, None) if self._kept[-1] else wanted
 
     def _outputs(self, x: Any) -> Any:
-        if not is_on_device(x):
+        if not on_cuda(x):
             return super()._outputs(x)
         with self._lock:
             x = self._checked(x)
@@ -304,22 +305,22 @@ class MLP(network.MLP):
             return self._forward(x, False)
 
     def predict(self, x: Any) -> Any:
-        return like(x, super().predict(x)) if is_on_device(x) else super().predict(x)
+        return like(x, super().predict(x)) if on_cuda(x) else super().predict(x)
 
     predict.__doc__ = network.MLP.predict.__doc__
 
     def predict_proba(self, x: Any) -> Any:
-        return like(x, super().predict_proba(x)) if is_on_device(x) else super().predict_proba(x)
+        return like(x, super().predict_proba(x)) if on_cuda(x) else super().predict_proba(x)
 
     predict_proba.__doc__ = network.MLP.predict_proba.__doc__
 
     def _predictions(self, z: Any) -> Any:
-        if self.target_standardizer is None or not is_on_device(z):
+        if self.target_standardizer is None or not on_cuda(z):
             return super()._predictions(z)
         return cupy().asarray(super()._predictions(on_host(z)))
 
     def _probabilities(self, z: Any) -> Any:
-        if not is_on_device(z):
+        if not on_cuda(z):
             return super()._probabilities(z)
         return cupy().asarray(super()._probabilities(on_host(z)))
 
@@ -338,8 +339,6 @@ class MLP(network.MLP):
 
 def cupy() -> Any:
     """Return CuPy; raise where it, the compiled module, a driver or a GPU is missing."""
-    from . import available
-
     there, reason = available()
     if not there:
         raise RuntimeError(f"device: 'cuda' cannot be had here: {reason}")
@@ -353,11 +352,6 @@ def cupy() -> Any:
     return cupy
 
 
-def is_on_device(x: Any) -> bool:
-    """Whether an array lies in a GPU's memory."""
-    return hasattr(x, "__cuda_array_interface__")
-
-
 def as_cupy(x: Any) -> Any:
     """Return a GPU's array as CuPy's, without a copy."""
     xp = cupy()
@@ -366,13 +360,9 @@ def as_cupy(x: Any) -> Any:
 
 def like(x: Any, found: Any) -> Any:
     """Return a CuPy array as an array of the library that x is from, without a copy."""
-    if isinstance(x, cupy().ndarray):
-        return found
-    library = __import__(type(x).__module__.split(".")[0].replace("jaxlib", "jax"))
-    given = library.dlpack if hasattr(library, "dlpack") else library
-    return given.from_dlpack(found)
+    return found if isinstance(x, cupy().ndarray) else library_of("x", x).give(found)
 
 
 def to_host(x: Any) -> Any:
     """Return a GPU's array as NumPy's, and all else as it is."""
-    return as_cupy(x).get() if is_on_device(x) else x
+    return as_cupy(x).get() if on_cuda(x) else x
