@@ -159,7 +159,7 @@ __global__ void __launch_bounds__(most_threads, 2)
   for (int j = 0; j < P; ++j) {
     bias[j] = layer.b != nullptr && c + j < layer.a.cols ? S(layer.b[c + j]) : S(0);
   }
-  uint32_t kept[P];
+  uint32_t kept[P] = {};
   const S scale = S(layer.dropout.scale());
   if (drops) {
     const DropoutKey key = key_of(layer.dropout, state);
