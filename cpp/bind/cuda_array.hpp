@@ -48,6 +48,12 @@ constexpr Type type_for() {
     return Type::float16;
   } else if constexpr (std::is_same_v<T, int64_t>) {
     return Type::int64;
+  } else if constexpr (std::is_same_v<T, int32_t>) {
+    return Type::int32;
+  } else if constexpr (std::is_same_v<T, int16_t>) {
+    return Type::int16;
+  } else if constexpr (std::is_same_v<T, int8_t>) {
+    return Type::int8;
   } else if constexpr (std::is_same_v<T, uint32_t>) {
     return Type::uint32;
   } else if constexpr (std::is_same_v<T, uint64_t>) {
