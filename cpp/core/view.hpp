@@ -7,6 +7,10 @@
 
 #include <cstdint>
 
+#ifdef __CUDACC__
+#pragma nv_diag_suppress 554  // a view of constants has no use for the conversion to one
+#endif
+
 namespace fanin {
 
 // Rows [r0, r1) and columns [c0, c1) of a matrix.
