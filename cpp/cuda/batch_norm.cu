@@ -13,7 +13,7 @@
 // joins the sums of its columns, in the order of the chunks and anew in each block, which costs less
 // than one more kernel, and goes over the elements. Within a chunk sums are of x less its first row,
 // so that a mean far from zero does not drown the variance.
-#include "batch_norm.cuh"
+#include "batch_norm.hpp"
 
 #include "columns.cuh"
 

@@ -13,8 +13,9 @@
 // and read it anew for each sum, from the nearest cache: rows are short and products are not.
 // Losses of rows are added in double. One block does all of a small batch; where there are more,
 // each leaves its sum, and a second kernel adds those.
-#include "loss.cuh"
+#include "loss.hpp"
 
+#include <algorithm>
 #include <type_traits>
 
 #include "function.cuh"
@@ -308,7 +309,7 @@ double mean_loss(const Context& context, const Loss<T>& loss) {
       holds_lanes<W>(loss.z) && holds_lanes<W>(loss.targets) && holds_lanes<W>(loss.dz);
   with_groups<T>(loss.z.cols, in_packs, [&](auto L, auto W) {
     const int64_t turns = divide_up(loss.z.rows, threads / L);
-    const int64_t blocks = turns <= turns_of_one_block ? 1 : min(turns, most_blocks);
+    const int64_t blocks = turns <= turns_of_one_block ? 1 : std::min(turns, most_blocks);
     launch(loss_rows<Kind, L, W, T>, dim3(unsigned(blocks)), dim3(threads), 0, stream_of(context),
            loss, context.number);
     if (blocks > 1) {
@@ -340,7 +341,7 @@ template <class T>
 void softmax(const Context& context, View<const T> z, View<T> p) {
   constexpr int W = pack_size<T>;
   with_groups<T>(z.cols, holds_lanes<W>(z) && holds_lanes<W>(p), [&](auto L, auto W) {
-    const int64_t blocks = min(divide_up(z.rows, threads / L), int64_t{1} << 16);
+    const int64_t blocks = std::min(divide_up(z.rows, threads / L), int64_t{1} << 16);
     launch(softmax_rows<L, W, T>, dim3(unsigned(blocks)), dim3(threads), 0, stream_of(context), z,
            p);
   });
