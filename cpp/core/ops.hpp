@@ -89,6 +89,7 @@ struct Context {
   const StepState* state = nullptr;  // Dropout::step is read there, and Gather::rows begins there
   const Rates* rates = nullptr;      // Update's own are rates[state->index]
   double* number = nullptr;          // where an entry writes the number that it would return
+  bool tf32 = false;  // float32 products round their inputs to TF32 and sum in float32
 };
 
 // Which elements are dropped: bits of Philox4x32-10 of (seed, step, layer, element); random.hpp.
@@ -179,6 +180,10 @@ struct ActivationBackward {
   Activation activation;
   Dropout dropout;
   View<const uint16_t> mask;  // read when dropout.threshold > 0
+  // CUDA only: where db is not null, the column sums of dz are made in the same pass. Scratch:
+  // column_sum_scratch(m, n) numbers of the type that T is computed in.
+  T* db = nullptr;  // (n)
+  void* db_scratch = nullptr;
 };
 
 // The same with da = dz @ w^T, the gradient that the layer above hands down.
@@ -329,7 +334,7 @@ struct Ops {
   // Statistics of a (m, n), unit column stride; lo, hi: what lies outside counts as saturated.
   void (*stats)(const Context&, View<const T> a, T lo, T hi, const Moments<T>&, Stats*);
   // Statistics of an (m, n) matrix from its moments.
-  void (*join_moments)(const Moments<T>&, int64_t rows, int64_t cols, Stats*);
+  void (*join_moments)(const Context&, const Moments<T>&, int64_t rows, int64_t cols, Stats*);
   // counts[i] += elements of a with edges[i] <= a < edges[i + 1] (the last bin closed); bins + 1
   // increasing edges. Any strides. Not a number: not counted.
   void (*histogram)(const Context&, View<const T> a, const double* edges, int bins,
@@ -368,12 +373,14 @@ struct Table {
   Ops<float> float32;
   Ops<double> float64;
   // Bits of `count` Philox blocks whose first counter word rises from counter[0]; for tests.
-  void (*philox)(const uint32_t counter[4], const uint32_t key[2], int64_t count, uint32_t* out);
+  // Counter and key are the host's.
+  void (*philox)(const Context&, const uint32_t counter[4], const uint32_t key[2], int64_t count,
+                 uint32_t* out);
   // The mask of an (m, n) matrix as (m, mask_words(n)) words.
   void (*dropout_mask)(const Context&, const Dropout&, int64_t rows, int64_t cols, uint16_t* mask);
   // 64-bit words number start ... start + count - 1 of (seed, step, layer) in a stream.
-  void (*random_words)(uint64_t seed, uint64_t step, uint32_t layer, uint32_t stream, int64_t start,
-                       int64_t count, uint64_t* out);
+  void (*random_words)(const Context&, uint64_t seed, uint64_t step, uint32_t layer,
+                       uint32_t stream, int64_t start, int64_t count, uint64_t* out);
   // Fused multiply-adds on registers for about `seconds`; returns FLOP/s of one thread.
   double (*fma_peak_float32)(double seconds);
   double (*fma_peak_float64)(double seconds);

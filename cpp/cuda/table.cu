@@ -1,4 +1,5 @@
 // Fills the table of operations.
+#include "gemm.hpp"
 #include "launch.cuh"
 #include "table.hpp"
 
@@ -9,6 +10,7 @@ namespace {
 template <class T>
 Ops<T> ops() {
   Ops<T> ops{};
+  ops.gemm = product<T, T>;
   return ops;
 }
 

@@ -392,7 +392,8 @@ void Network<T>::begin_monitoring(int64_t rows) {
 template <class T>
 const Stats& Network<T>::stats(size_t l) {
   State& state = states_.at(l);
-  ops_of<T>(table()).join_moments(moments_of(l), monitored_rows_, layers_[l].fan_out, &state.stats);
+  ops_of<T>(table()).join_moments({}, moments_of(l), monitored_rows_, layers_[l].fan_out,
+                                  &state.stats);
   return state.stats;
 }
 

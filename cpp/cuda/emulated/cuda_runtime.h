@@ -382,6 +382,7 @@ class DeviceMemory {
 inline void limit_memory(size_t bytes) { DeviceMemory::get().limit(bytes); }
 
 inline int captures = 0;  // that are under way and forbid what would wait for the device
+inline thread_local bool relaxed = false;  // of this thread: it may take memory all the same
 
 inline int device_count() { return int(environment("FANIN_EMULATED_DEVICES", 1)); }
 
@@ -491,6 +492,14 @@ template <class K>
 cudaError_t cudaFuncSetAttribute(K, cudaFuncAttribute, int) {
   return cudaSuccess;
 }
+struct cudaFuncAttributes {
+  int numRegs;
+};
+template <class K>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, K) {
+  *attributes = {};
+  return cudaSuccess;
+}
 template <class K>
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, K, int threads, size_t) {
   *blocks = std::max(1, 2048 / threads);
@@ -511,7 +520,7 @@ constexpr unsigned cudaHostAllocDefault = 0;
 template <class T>
 cudaError_t cudaMalloc(T** data, size_t bytes) {
   *data = nullptr;
-  if (emulated::captures > 0) {
+  if (emulated::captures > 0 && !emulated::relaxed) {
     return emulated::set(cudaErrorStreamCaptureUnsupported);
   }
   *data = bytes == 0 ? nullptr : static_cast<T*>(emulated::DeviceMemory::get().take(bytes));
@@ -579,6 +588,15 @@ inline cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes,
   emulated::queue(stream, [=] {
     if (bytes > 0) {
       std::memset(to, value, bytes);
+    }
+  });
+  return cudaSuccess;
+}
+inline cudaError_t cudaMemset2DAsync(void* to, size_t pitch, int value, size_t width, size_t height,
+                                     cudaStream_t stream = nullptr) {
+  emulated::queue(stream, [=] {
+    for (size_t row = 0; row < height && width > 0; ++row) {
+      std::memset(static_cast<char*>(to) + row * pitch, value, width);
     }
   });
   return cudaSuccess;
@@ -696,6 +714,11 @@ enum cudaStreamCaptureStatus {
   cudaStreamCaptureStatusNone = 0,
   cudaStreamCaptureStatusActive = 1,
 };
+inline cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode* mode) {
+  const bool before = std::exchange(emulated::relaxed, *mode == cudaStreamCaptureModeRelaxed);
+  *mode = before ? cudaStreamCaptureModeRelaxed : cudaStreamCaptureModeGlobal;
+  return cudaSuccess;
+}
 inline cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
   if (uintptr_t(stream) <= 2 || stream->capture != nullptr) {
     return emulated::set(cudaErrorStreamCaptureUnsupported);
