@@ -4,6 +4,12 @@
 
 #include "../cuda/table.hpp"
 
+namespace fanin {
+
+void bind_cuda_training(pybind11::module_& module);
+
+}  // namespace fanin
+
 PYBIND11_MODULE(_cuda, module) {
 #ifdef FANIN_CUDA_EMULATED
   module.attr("emulated") = true;
@@ -11,4 +17,5 @@ PYBIND11_MODULE(_cuda, module) {
   module.attr("emulated") = false;
 #endif
   module.attr("name") = fanin::cuda::table().table.name;
+  fanin::bind_cuda_training(module);
 }

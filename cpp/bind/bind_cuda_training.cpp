@@ -21,7 +21,6 @@
 
 #include "../cuda/error.hpp"
 #include "../cuda/table.hpp"
-#include "bind_cuda.hpp"
 
 namespace fanin {
 namespace {
@@ -56,7 +55,8 @@ const Ops<T>& device_ops() {
   }
 }
 
-// Calls body.operator()<T>() for the array's dtype: float32, float64, and the 16-bit ones if wanted.
+// Calls body.operator()<T>() for the array's dtype: float32, float64, and the 16-bit ones if
+// wanted.
 template <bool narrow, class Body>
 auto with_dtype(const py::array& array, const char* name, const Body& body) {
   if (holds<float>(array)) {
@@ -99,8 +99,10 @@ class Stage {
       refuse(name, "shape (" + std::to_string(rows) + ", " + std::to_string(cols) + ")");
     }
     const auto size = py::ssize_t(sizeof(T));
+    const bool empty = rows == 0 || cols == 0;  // strides mean nothing then
     return {static_cast<const T*>(device(array)), rows, cols,
-            rows > 1 ? array.strides(0) / size : cols, cols > 1 ? array.strides(1) / size : 1};
+            rows > 1 && !empty ? array.strides(0) / size : cols,
+            cols > 1 && !empty ? array.strides(1) / size : 1};
   }
   template <class T>
   View<const T> rows_matrix(const py::array& array, const char* name, int64_t rows, int64_t cols) {
@@ -352,8 +354,8 @@ py::object update(const std::string& rule, const py::array& parameters, const py
     update.gradients = stage.vector<T>(gradients, "gradients", count);
     update.first = stage.out_vector<T>(first, "first", count);
     update.second = stage.out_vector<T>(second, "second", count);
-    update.decay_mask = reinterpret_cast<const uint8_t*>(
-        stage.vector<bool>(decay_mask, "decay_mask", count));
+    update.decay_mask =
+        reinterpret_cast<const uint8_t*>(stage.vector<bool>(decay_mask, "decay_mask", count));
     update.count = count;
     update.nesterov = nesterov;
     const std::map<std::string, double*> places = {{"lr", &update.lr},

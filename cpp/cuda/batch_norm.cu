@@ -10,9 +10,9 @@
 //     inference   dx = gamma / sqrt(var + eps) * dy
 //
 // Rows are cut into at most `down` chunks. One kernel sums down the columns of each chunk; the next
-// joins the sums of its columns, in the order of the chunks and anew in each block, which costs less
-// than one more kernel, and goes over the elements. Within a chunk sums are of x less its first row,
-// so that a mean far from zero does not drown the variance.
+// joins the sums of its columns, in the order of the chunks and anew in each block, which costs
+// less than one more kernel, and goes over the elements. Within a chunk sums are of x less its
+// first row, so that a mean far from zero does not drown the variance.
 #include "batch_norm.hpp"
 
 #include "columns.cuh"
@@ -224,16 +224,17 @@ __global__ void chunk_products(BatchNormBackward<T> layer, Chunks chunks, ChunkS
 }
 
 template <class T, int W>
-__global__ void normalise_backward(BatchNormBackward<T> layer, Chunks chunks,
-                                   ChunkSums<T> dgammas, ChunkSums<T> dbetas) {
+__global__ void normalise_backward(BatchNormBackward<T> layer, Chunks chunks, ChunkSums<T> dgammas,
+                                   ChunkSums<T> dbetas) {
   __shared__ T dgamma_of[across * W], dbeta_of[across * W];
   const int64_t cols = layer.dy.cols, c = own_column<W>(), own = front_column<W>();
-  const bool mine = threadIdx.y < chunks.count && c < cols;
+  const int64_t chunk = threadIdx.y;
+  const bool mine = chunk < chunks.count && c < cols;
   double sums[2][W], total[2];
 #pragma unroll
   for (int i = 0; i < W; ++i) {
-    sums[0][i] = mine ? double(dgammas.of(threadIdx.y, c + i)) : 0;
-    sums[1][i] = mine ? double(dbetas.of(threadIdx.y, c + i)) : 0;
+    sums[0][i] = mine ? double(dgammas.of(chunk, c + i)) : 0;
+    sums[1][i] = mine ? double(dbetas.of(chunk, c + i)) : 0;
   }
   sum_down<2, W>(sums, total);
   if (in_front<W>() && own < cols) {

@@ -1,7 +1,7 @@
 // Batch normalisation on CUDA: entries of Ops<float> and Ops<double>.
 //
-// None for 16-bit types: a running mean of 8 or 11 bits stands still once what momentum adds is less
-// than half of its last bit.
+// None for 16-bit types: a running mean of 8 or 11 bits stands still once what momentum adds is
+// less than half of its last bit.
 #pragma once
 
 #include "../core/ops.hpp"

@@ -1,5 +1,7 @@
 // Elementwise functions as they are inside the kernels.
-#include "function.cuh"
+#include "function.hpp"
+
+#include "math.cuh"
 
 namespace fanin::cuda {
 namespace {
@@ -16,13 +18,13 @@ __device__ T value_of(Function which, T x) {
     case Function::tanh:
       return tanh(x);
     case Function::sigmoid:
-      return sigmoid(x);
+      return sigmoid<false>(x);
     case Function::erf:
       return erf(x);
     case Function::softplus:
-      return softplus(x);
+      return softplus<false>(x);
     case Function::normal_cdf:
-      return normal_cdf(x);
+      return normal_cdf<false>(x);
   }
   return x;
 }

@@ -3,8 +3,8 @@
 //   out[i, :] = x[rows[i], :] * scale                 in T
 //   out[i, :] = (x[rows[i], :] - shift) * factor      in the wider of T and the type of x
 //
-// Each operation is rounded (nothing is fused), so NumPy gets the same bits. The rows are rows[0],
-// rows[1], ... or those from state->first_row on.
+// Each operation is rounded (nothing is fused), so NumPy gets the same bits. 16-bit types are float
+// until they are stored. The rows are rows[0], rows[1], ... or those from state->first_row on.
 #include "gather.hpp"
 
 #include "lanes.cuh"
@@ -19,8 +19,7 @@ template <class From, class T>
 using Computed = std::conditional_t<std::is_same_v<From, double>, double, Wide<T>>;
 
 template <class From, int W, class T>
-__global__ void __launch_bounds__(threads)
-    gather_rows(Gather<T> gather, const StepState* state) {
+__global__ void __launch_bounds__(threads) gather_rows(Gather<T> gather, const StepState* state) {
   const int64_t i = int64_t(blockIdx.x) * blockDim.y + threadIdx.y;
   if (i >= gather.out.rows) {
     return;
@@ -37,7 +36,7 @@ __global__ void __launch_bounds__(threads)
 #pragma unroll
     for (int k = 0; k < W; ++k) {
       if (shift != nullptr) {
-        out.v[k] = T((Number(x.v[k]) - shift[c + k]) * factor[c + k]);
+        out.v[k] = T(Wide<T>((Number(x.v[k]) - shift[c + k]) * factor[c + k]));
       } else {
         out.v[k] = T(Wide<T>(x.v[k]) * scale);
       }

@@ -9,17 +9,17 @@
 //   mean squared error
 //       loss = sum w_i (z - t)^2 / D,  dz = 2 w_i (z - t) / D
 //
-// D and the form are the caller's, as kernels/loss.hpp has them. L threads share a row (row_group.cuh)
-// and read it anew for each sum, from the nearest cache: rows are short and products are not.
-// Losses of rows are added in double. One block does all of a small batch; where there are more,
-// each leaves its sum, and a second kernel adds those.
+// D and the form are the caller's, as kernels/loss.hpp has them. L threads share a row
+// (row_group.cuh) and read it anew for each sum, from the nearest cache: rows are short and
+// products are not. Losses of rows are added in double. One block does all of a small batch; where
+// there are more, each leaves its sum, and a second kernel adds those.
 #include "loss.hpp"
 
 #include <algorithm>
 #include <type_traits>
 
-#include "function.cuh"
 #include "lanes.cuh"
+#include "math.cuh"
 #include "row_group.cuh"
 
 namespace fanin::cuda {
@@ -140,7 +140,7 @@ struct Softmax {
 #pragma unroll
       for (int i = 0; i < W; ++i) {
         const Number below = Number(lanes.v[i]) - largest;
-        sum += exp(below);
+        sum += exponential<is_fast<T>>(below);
         weight += q[i];
         // A target of zero counts nothing, even where z is -inf.
         dots = q[i] == 0 ? dots : fma(q[i], below, dots);
@@ -158,7 +158,8 @@ struct Softmax {
         Lanes<T, W> dz;
 #pragma unroll
         for (int i = 0; i < W; ++i) {
-          dz.v[i] = T(scale * (exp(Number(lanes.v[i]) - largest) * p_scale - q[i]));
+          dz.v[i] =
+              T(scale * (exponential<is_fast<T>>(Number(lanes.v[i]) - largest) * p_scale - q[i]));
         }
         store_lanes<W>(loss.dz.at(row, c), dz);
       }
@@ -184,7 +185,7 @@ __global__ void __launch_bounds__(threads) softmax_rows(View<const T> z, View<T>
       const Lanes<T, W> lanes = load_lanes<W>(z.at(row, c));
 #pragma unroll
       for (int i = 0; i < W; ++i) {
-        sum += exp(Wide<T>(lanes.v[i]) - largest);
+        sum += exponential<is_fast<T>>(Wide<T>(lanes.v[i]) - largest);
       }
     }
     sum = group_sum<L>(sum);
@@ -192,7 +193,7 @@ __global__ void __launch_bounds__(threads) softmax_rows(View<const T> z, View<T>
       Lanes<T, W> lanes = load_lanes<W>(z.at(row, c));
 #pragma unroll
       for (int i = 0; i < W; ++i) {
-        lanes.v[i] = T(exp(Wide<T>(lanes.v[i]) - largest) / sum);
+        lanes.v[i] = T(exponential<is_fast<T>>(Wide<T>(lanes.v[i]) - largest) / sum);
       }
       store_lanes<W>(p.at(row, c), lanes);
     }
@@ -205,10 +206,10 @@ __global__ void __launch_bounds__(threads) softmax_rows(View<const T> z, View<T>
 template <class Number>
 __device__ Number cross_entropy(const LossForm& form, Number z, Number t) {
   if (form.clip == 0) {
-    return fma(-z, t, softplus(z));
+    return fma(-z, t, softplus<false>(z));
   }
   const Number least = Number(form.clip), most = 1 - least;
-  Number p = sigmoid(z);
+  Number p = sigmoid<false>(z);
   p = p > most ? most : p;
   p = p < least ? least : p;
   return -fma(t, log(p), (1 - t) * log(1 - p));
@@ -225,7 +226,7 @@ struct Sigmoid {
       : form(loss.form), smooth(Number(loss.label_smoothing)) {}
   __device__ Number of(Number z, Number target, Number& slope) const {
     const Number t = fma(1 - smooth, target, smooth / 2);
-    slope = sigmoid(z) - t;
+    slope = sigmoid<false>(z) - t;
     return cross_entropy(form, z, t);
   }
 };

@@ -7,11 +7,12 @@
 //             p -= lr sqrt(1 - beta2^t) / (1 - beta1^t) m / (sqrt(s) + eps)
 //   AdamW     first p -= lr weight_decay p where p is decayed, then Adam
 //
-// (Kingma and Ba, arXiv:1412.6980; Loshchilov and Hutter, arXiv:1711.05101.) The formulas are rounded
-// as kernels/optimizer.hpp rounds them; moments below the smallest normal number become zero.
+// (Kingma and Ba, arXiv:1412.6980; Loshchilov and Hutter, arXiv:1711.05101.) The formulas are
+// rounded as kernels/optimizer.hpp rounds them; moments below the smallest normal number become
+// zero.
 //
-// All of a network's parameters are one vector, so one launch updates all its layers: each number is
-// read and written once, 16 bytes at a time. What changes from step to step (learning rate,
+// All of a network's parameters are one vector, so one launch updates all its layers: each number
+// is read and written once, 16 bytes at a time. What changes from step to step (learning rate,
 // corrections, the norm that clip_norm looks at) is read from device memory.
 #include "optimizer.hpp"
 
@@ -127,8 +128,8 @@ constexpr int square_blocks = 16, square_threads = 512;
 template <class Rule, int W, bool with_squares, class T>
 __global__ void __launch_bounds__(with_squares ? square_threads : threads)
     update_all(Update<T> update, const Rates* rates, const StepState* state) {
-  const Settings<T> of(update, rates_of(update.lr, update.correction, update.step_size,
-                                        update.decay, rates, state));
+  const Settings<T> of(
+      update, rates_of(update.lr, update.correction, update.step_size, update.decay, rates, state));
   double gradient_square = 0, change_square = 0;
   for (int64_t i = first_element<W>(); i < update.count; i += next_element<W>()) {
     const int64_t left = update.count - i;
@@ -252,7 +253,8 @@ __global__ void __launch_bounds__(threads)
 // L threads for each piece of a row, penalty_cols columns of it at most.
 template <int L, int W, class T>
 __global__ void __launch_bounds__(threads)
-    penalise_rows(View<const T> w, View<T> dw, double l1, double l2, T slope, View<double> penalties) {
+    penalise_rows(View<const T> w, View<T> dw, double l1, double l2, T slope,
+                  View<double> penalties) {
   constexpr int groups = threads / L;
   const T l2_slope = T(l2);
   const int64_t pieces = penalties.cols;
@@ -284,15 +286,15 @@ template <int L, int W, class T>
 void penalise(const Context& context, View<const T> w, View<T> dw, double l1, double l2,
               double l1_slope, View<double> penalties) {
   const int64_t blocks = divide_up(w.rows * penalties.cols, threads / L);
-  launch(penalise_rows<L, W, T>, dim3(unsigned(blocks)), dim3(threads), 0, stream_of(context), w, dw, l1,
-         l2, T(l1_slope), penalties);
+  launch(penalise_rows<L, W, T>, dim3(unsigned(blocks)), dim3(threads), 0, stream_of(context), w,
+         dw, l1, l2, T(l1_slope), penalties);
 }
 
 template <int W, class T>
 __global__ void __launch_bounds__(threads)
     shrink_all(Update<T> update, double l1, const Rates* rates, const StepState* state) {
-  const Rates now = rates_of(update.lr, update.correction, update.step_size, update.decay, rates,
-                             state);
+  const Rates now =
+      rates_of(update.lr, update.correction, update.step_size, update.decay, rates, state);
   const T threshold = T(l1 * now.step_size), correction = T(now.correction), eps = T(update.eps);
   for (int64_t i = first_element<W>(); i < update.count; i += next_element<W>()) {
     const int64_t left = update.count - i;
@@ -302,8 +304,8 @@ __global__ void __launch_bounds__(threads)
     }
 #pragma unroll
     for (int k = 0; k < W; ++k) {
-      const T t = update.second != nullptr ? threshold / fma(sqrt(s.v[k]), correction, eps)
-                                           : threshold;
+      const T t =
+          update.second != nullptr ? threshold / fma(sqrt(s.v[k]), correction, eps) : threshold;
       const T size = fabs(p.v[k]) - t;
       p.v[k] = size <= 0 ? T(0) : copysign(size, p.v[k]);
     }
@@ -328,20 +330,26 @@ __global__ void limit_tile(View<T> w, double max_norm) {
     }
   }
   sum_down<1, W>(sums, total);
-  bool large = false;
   if (in_front<W>() && front_column<W>() < w.cols) {
     const double norm = sqrt(total[0]);
-    large = norm > max_norm;
-    factor_of[threadIdx.y * across + threadIdx.x] = large ? T(max_norm / norm) : T(1);
+    factor_of[threadIdx.y * across + threadIdx.x] = norm > max_norm ? T(max_norm / norm) : T(1);
   }
-  if (__syncthreads_or(large) == 0 || c >= w.cols) {
+  __syncthreads();
+  if (c >= w.cols) {
     return;
   }
-  for (int64_t r = threadIdx.y; r < w.rows; r += down) {
+  T factor[W];
+  bool some = false;
+#pragma unroll
+  for (int k = 0; k < W; ++k) {
+    factor[k] = factor_of[threadIdx.x * W + k];
+    some = some || factor[k] != 1;
+  }
+  for (int64_t r = threadIdx.y; some && r < w.rows; r += down) {
     Lanes<T, W> x = load_lanes<W>(w.at(r, c));
 #pragma unroll
     for (int k = 0; k < W; ++k) {
-      x.v[k] *= factor_of[threadIdx.x * W + k];
+      x.v[k] *= factor[k];
     }
     store_lanes<W>(w.at(r, c), x);
   }
@@ -415,14 +423,14 @@ void limit_norms(const Context& context, View<T> w, double max_norm) {
   }
 }
 
-#define FANIN_OPTIMIZERS(T)                                                                   \
-  template void sgd(const Context&, const Update<T>&);                                        \
-  template void rmsprop(const Context&, const Update<T>&);                                    \
-  template void adam(const Context&, const Update<T>&);                                       \
-  template double norm(const Context&, const T*, int64_t, double, double*);                   \
-  template void regularise(const Context&, View<const T>, View<T>, double, double, double,    \
-                           View<double>);                                                     \
-  template void shrink(const Context&, const Update<T>&, double);                             \
+#define FANIN_OPTIMIZERS(T)                                                                \
+  template void sgd(const Context&, const Update<T>&);                                     \
+  template void rmsprop(const Context&, const Update<T>&);                                 \
+  template void adam(const Context&, const Update<T>&);                                    \
+  template double norm(const Context&, const T*, int64_t, double, double*);                \
+  template void regularise(const Context&, View<const T>, View<T>, double, double, double, \
+                           View<double>);                                                  \
+  template void shrink(const Context&, const Update<T>&, double);                          \
   template void limit_norms(const Context&, View<T>, double)
 FANIN_OPTIMIZERS(float);
 FANIN_OPTIMIZERS(double);

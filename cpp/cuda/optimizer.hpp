@@ -1,7 +1,7 @@
 // Optimizers and regularisers on CUDA: entries of Ops<float> and Ops<double>.
 //
-// None for 16-bit types: a step of less than 2^-9 of a parameter would be lost in it. Training in 16
-// bits keeps float parameters, gradients and moments, and rounds what products read.
+// None for 16-bit types: a step of less than 2^-9 of a parameter would be lost in it. Training in
+// 16 bits keeps float parameters, gradients and moments, and rounds what products read.
 #pragma once
 
 #include "../core/ops.hpp"

@@ -1,7 +1,7 @@
 // L threads that work on one row of a matrix: L a power of two, part of a warp, or whole warps.
 //
-// A block has some such groups side by side. All of its threads call these together; sums and maxima
-// come in an order fixed by L, and every thread of a group is given them.
+// A block has some such groups side by side. All of its threads call these together; sums and
+// maxima come in an order fixed by L, and every thread of a group is given them.
 #pragma once
 
 #include "launch.cuh"

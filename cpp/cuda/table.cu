@@ -1,6 +1,12 @@
 // Fills the table of operations.
+#include "batch_norm.hpp"
+#include "function.hpp"
+#include "gather.hpp"
 #include "gemm.hpp"
+#include "histogram.hpp"
 #include "launch.cuh"
+#include "loss.hpp"
+#include "optimizer.hpp"
 #include "table.hpp"
 
 namespace fanin::cuda {
@@ -11,6 +17,24 @@ template <class T>
 Ops<T> ops() {
   Ops<T> ops{};
   ops.gemm = product<T, T>;
+  ops.histogram = histogram<T>;
+  ops.softmax_cross_entropy = softmax_cross_entropy<T>;
+  ops.sigmoid_cross_entropy = sigmoid_cross_entropy<T>;
+  ops.mean_squared_error = mean_squared_error<T>;
+  ops.softmax = softmax<T>;
+  ops.gather = gather<T>;
+  if constexpr (sizeof(T) > 2) {  // the headers say why
+    ops.batch_norm_forward = batch_norm_forward<T>;
+    ops.batch_norm_backward = batch_norm_backward<T>;
+    ops.regularise = regularise<T>;
+    ops.norm = norm<T>;
+    ops.sgd = sgd<T>;
+    ops.rmsprop = rmsprop<T>;
+    ops.adam = adam<T>;
+    ops.shrink = shrink<T>;
+    ops.limit_norms = limit_norms<T>;
+    ops.function = function<T>;
+  }
   return ops;
 }
 
