@@ -21,12 +21,12 @@
 
 #include "../cuda/error.hpp"
 #include "../cuda/table.hpp"
+#include "bind_cuda.hpp"
 
-namespace fanin {
+namespace fanin::cuda {
 namespace {
 
 namespace py = pybind11;
-using cuda::check;
 using Optional = std::optional<py::array>;
 
 [[noreturn]] void refuse(const char* name, const std::string& expected) {
@@ -47,11 +47,11 @@ bool holds(const py::array& array) {
 template <class T>
 const Ops<T>& device_ops() {
   if constexpr (std::is_same_v<T, __half>) {
-    return cuda::table().f16;
+    return table().f16;
   } else if constexpr (std::is_same_v<T, __nv_bfloat16>) {
-    return cuda::table().bf16;
+    return table().bf16;
   } else {
-    return ops_of<T>(cuda::table().table);
+    return ops_of<T>(table().table);
   }
 }
 
@@ -514,7 +514,7 @@ void function(int which, const py::array& x, const py::array& out) {
 
 }  // namespace
 
-void bind_cuda_training(py::module_& module) {
+void bind_training(py::module_& module) {
   py::module_ host = module.def_submodule("host");
   host.def("batch_norm_forward", &batch_norm_forward);
   host.def("batch_norm_backward", &batch_norm_backward);
@@ -532,4 +532,4 @@ void bind_cuda_training(py::module_& module) {
   host.def("function", &function);
 }
 
-}  // namespace fanin
+}  // namespace fanin::cuda
