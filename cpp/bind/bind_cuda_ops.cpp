@@ -8,6 +8,9 @@
 
 #include <map>
 
+#include "../cuda/dropout.hpp"
+#include "../cuda/error.hpp"
+#include "../cuda/gemm.hpp"
 #include "../cuda/table.hpp"
 #include "bind_cuda.hpp"
 #include "cuda_array.hpp"
@@ -50,6 +53,13 @@ Context context_of(uintptr_t stream) {
   return context;
 }
 
+// What reads the host's memory now, or waits for the device, cannot be part of a graph.
+void refuse_capture(void* stream, const char* what) {
+  if (is_capturing(stream)) {
+    throw Error(std::string(what) + " cannot be captured into a CUDA graph");
+  }
+}
+
 Activation activation_of(int kind) {
   if (kind < 0 || kind >= activation_count) {
     refuse("activation", "a number of an activation");
@@ -78,7 +88,9 @@ View<uint16_t> mask_of(const Dropout& dropout, const Array* mask, int64_t rows, 
     refuse("mask", "an array, with dropout");
   }
   const int64_t words = mask_words(cols);
-  return as_matrix(out_vector<uint16_t>(*mask, "mask", rows * words), rows, words);
+  // PyTorch and JAX without 64 bits have int16 where they have no uint16
+  int16_t* bits = out_vector<int16_t>(*mask, "mask", rows * words);
+  return as_matrix(reinterpret_cast<uint16_t*>(bits), rows, words);
 }
 
 int64_t rows_in(const Array& array) { return array.shape.empty() ? 0 : array.shape[0]; }
@@ -95,6 +107,7 @@ class StatsOnDevice {
     if (!wanted) {
       return;
     }
+    refuse_capture(stream, "statistics");
     memory_.reserve(moments_size<Number>(rows, cols), stream);
     moments = moments_in<Number>(memory_.data(), rows, cols);
     results_.reserve(bytes(), stream);
@@ -438,15 +451,71 @@ void random_words(uint64_t seed, uint64_t step, uint32_t layer, uint32_t words_s
                              to);
 }
 
-// The mask as words of 16 bits.
-void dropout_words(int64_t rows, int64_t cols, const DropoutArguments& arguments, const Array& out,
-                   uintptr_t stream) {
-  if (rows < 0 || cols < 0) {
-    refuse("shape", "sizes >= 0");
+// kept (m, n), or (n) for one row: true where an element is kept.
+void dropout_mask(const DropoutArguments& arguments, const Array& kept, uintptr_t stream) {
+  const OnDevice device(kept.device);
+  const Context context = context_of(stream);
+  const int64_t rows = kept.ndim() == 2 ? kept.shape[0] : 1, cols = kept.shape.back();
+  bool* to = out_vector<bool>(kept.reshaped({rows * cols}), "kept", rows * cols);
+  const Dropout dropout = dropout_of(arguments);
+  const int64_t words = mask_words(cols);
+  const Memory<uint16_t> mask(rows * words, context.stream);
+  table().table.dropout_mask(context, dropout, rows, cols, mask.data());
+  unpack_mask(context, as_matrix<const uint16_t>(mask.data(), rows, words), cols, to);
+}
+
+// ---- copies
+// --------------------------------------------------------------------------------------
+
+// out[i][j] = x[i][j]: into another order, or integers as int64.
+void convert_array(const Array& x, const Array& out, uintptr_t stream) {
+  const OnDevice device(x.device);
+  const Context context = context_of(stream);
+  const auto as = [&]<class From, class To>() {
+    const View<const From> from = matrix<From>(x, "x");
+    convert<From, To>(context, from,
+                      writable(matrix<To>(out, "out", from.rows, from.cols), out, "out"));
+  };
+  if (x.type == out.type) {
+    with_dtype(x, "x", [&]<class T>() { as.template operator()<T, T>(); });
+  } else if (x.type == Type::int32) {
+    as.template operator()<int32_t, int64_t>();
+  } else if (x.type == Type::int16) {
+    as.template operator()<int16_t, int64_t>();
+  } else if (x.type == Type::int8) {
+    as.template operator()<int8_t, int64_t>();
+  } else if (x.type == Type::uint8) {
+    as.template operator()<uint8_t, int64_t>();
+  } else {
+    refuse("x", std::string("integers of at most 32 bits, or the type of the result; got ") +
+                    name_of(x.type));
   }
-  const OnDevice device(out.device);
-  uint16_t* to = out_vector<uint16_t>(out, "out", rows * mask_words(cols));
-  table().table.dropout_mask(context_of(stream), dropout_of(arguments), rows, cols, to);
+}
+
+// Between contiguous arrays of as many bytes; the host's is NumPy's.
+void upload(const py::array& from, const Array& to, uintptr_t stream) {
+  const OnDevice device(to.device);
+  if (!to.contiguous() || !(from.flags() & py::array::c_style) ||
+      from.nbytes() != to.size() * bytes_of(to.type)) {
+    refuse("to", "contiguous memory of as many bytes");
+  }
+  refuse_capture(reinterpret_cast<void*>(stream), "a copy from the host");
+  copy(to.data, from.data(), size_t(from.nbytes()), reinterpret_cast<void*>(stream));
+}
+
+// Waits for the device.
+void download(const Array& from, py::array to, uintptr_t stream) {
+  const OnDevice device(from.device);
+  if (!from.contiguous() || !(to.flags() & py::array::c_style) ||
+      to.nbytes() != from.size() * bytes_of(from.type)) {
+    refuse("from", "contiguous memory of as many bytes");
+  }
+  refuse_capture(reinterpret_cast<void*>(stream), "a copy to the host");
+  void* data = to.mutable_data();
+  const auto bytes = size_t(to.nbytes());
+  const Released released;
+  copy(data, from.data, bytes, reinterpret_cast<void*>(stream));
+  synchronize(reinterpret_cast<void*>(stream));
 }
 
 }  // namespace
@@ -487,7 +556,10 @@ void bind_ops(py::module_& module) {
   module.def("function", &function);
   module.def("norm", &norm);
   module.def("random_words", &random_words);
-  module.def("dropout_words", &dropout_words);
+  module.def("dropout_mask", &dropout_mask);
+  module.def("convert", &convert_array);
+  module.def("upload", &upload);
+  module.def("download", &download);
 }
 
 }  // namespace fanin::cuda

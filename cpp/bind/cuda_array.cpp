@@ -139,6 +139,16 @@ Array Array::reshaped(std::vector<int64_t> to) const {
   return out;
 }
 
+Array Array::as_column() const {
+  if (ndim() != 1) {
+    refuse("array", "1 dimension");
+  }
+  Array out = *this;
+  out.shape.push_back(1);
+  out.strides.push_back(1);
+  return out;
+}
+
 Array Array::transposed() const {
   if (ndim() != 2) {
     refuse("array", "2 dimensions");
@@ -324,6 +334,7 @@ void bind_array(py::module_& module) {
       .def_readonly("read_only", &Array::read_only)
       .def_property_readonly("contiguous", &Array::contiguous)
       .def("reshape", &Array::reshaped, py::arg("shape"))
+      .def("as_column", &Array::as_column)
       .def_property_readonly("T", &Array::transposed)
       .def("__dlpack_device__",
            [](const Array& a) { return py::make_tuple(cuda_device, a.device); })

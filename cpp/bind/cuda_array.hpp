@@ -48,6 +48,12 @@ constexpr Type type_for() {
     return Type::float16;
   } else if constexpr (std::is_same_v<T, int64_t>) {
     return Type::int64;
+  } else if constexpr (std::is_same_v<T, int32_t>) {
+    return Type::int32;
+  } else if constexpr (std::is_same_v<T, int16_t>) {
+    return Type::int16;
+  } else if constexpr (std::is_same_v<T, int8_t>) {
+    return Type::int8;
   } else if constexpr (std::is_same_v<T, uint32_t>) {
     return Type::uint32;
   } else if constexpr (std::is_same_v<T, uint64_t>) {
@@ -82,8 +88,10 @@ struct Array {
   }
   int ndim() const { return int(shape.size()); }
   bool contiguous() const;  // row after row
-  // The same memory in another shape, of a contiguous array; or with its two axes exchanged.
+  // The same memory in another shape, of a contiguous array; a vector as (n, 1); a matrix with its
+  // axes exchanged.
   Array reshaped(std::vector<int64_t> to) const;
+  Array as_column() const;
   Array transposed() const;
 };
 

@@ -15,7 +15,8 @@ namespace fanin::cuda {
 template <class In, class Out>
 void product(const Context& context, View<const In> x, View<const In> w, View<Out> out);
 
-// to[i][j] = from[i][j], rounded to To; any strides.
+// to[i][j] = from[i][j], rounded to To; any strides. From a type to itself, between float and the
+// types of two bytes, from integers to int64.
 template <class From, class To>
 void convert(const Context& context, View<const From> from, View<To> to);
 

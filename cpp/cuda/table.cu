@@ -1,5 +1,8 @@
 // Fills the table of operations.
+#include "table.hpp"
+
 #include "batch_norm.hpp"
+#include "dense.hpp"
 #include "function.hpp"
 #include "gather.hpp"
 #include "gemm.hpp"
@@ -7,7 +10,8 @@
 #include "launch.cuh"
 #include "loss.hpp"
 #include "optimizer.hpp"
-#include "table.hpp"
+#include "random.hpp"
+#include "stats.hpp"
 
 namespace fanin::cuda {
 
@@ -17,6 +21,13 @@ template <class T>
 Ops<T> ops() {
   Ops<T> ops{};
   ops.gemm = product<T, T>;
+  ops.dense_forward = dense_forward<T>;
+  ops.activation_forward = activation_forward<T>;
+  ops.activation_backward = activation_backward<T>;
+  ops.dense_backward = dense_backward<T>;
+  ops.column_sums = column_sums<T>;
+  ops.stats = stats<T>;
+  ops.join_moments = join_moments<T>;
   ops.histogram = histogram<T>;
   ops.softmax_cross_entropy = softmax_cross_entropy<T>;
   ops.sigmoid_cross_entropy = sigmoid_cross_entropy<T>;
@@ -49,6 +60,10 @@ const DeviceTable& table() {
     made.table.float64 = ops<double>();
     made.bf16 = ops<bfloat16>();
     made.f16 = ops<float16>();
+    made.table.philox = philox;
+    made.table.dropout_mask = dropout_mask;
+    made.table.random_words = random_words;
+    // fma_peak_*: the rate of one CPU thread is not asked of a device.
     return made;
   }();
   return table;

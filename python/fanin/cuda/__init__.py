@@ -1,0 +1,27 @@
+"""fanin on a GPU: the same functions on arrays that live on a CUDA device.
+
+`fanin.matmul`, `fanin.dense_forward`, the losses, the optimizers and all their neighbours take
+arrays of any library that speaks DLPack (CuPy, PyTorch, JAX) and compute where these are, on the
+caller's current stream and without a copy; results are arrays of the same library.  Here is what
+belongs to the device itself: docs/cuda.md.
+"""
+
+from .dropout import dropout_mask
+from .runtime import (
+    architectures,
+    available,
+    cublas,
+    get_precision,
+    properties,
+    set_precision,
+)
+
+__all__ = [
+    "architectures",
+    "available",
+    "cublas",
+    "dropout_mask",
+    "get_precision",
+    "properties",
+    "set_precision",
+]
