@@ -356,7 +356,7 @@ class NetworkOf final : public Network<T> {
   Memory<uint8_t> decay_mask_;
   Memory<A> batch_x_, ones_;
   Memory<uint16_t> input_mask_;
-  Memory<T> gathered_, batch_targets_, batch_weight_, scratch_, watched_, before_;
+  Memory<T> batch_targets_, batch_weight_, scratch_, watched_, before_;
   Memory<int64_t> batch_labels_;
   Memory<T> kept_vectors_;  // from before the steps that are queued
   // Outside training, outputs of layers in turn, so that what backward needs stays.
@@ -484,7 +484,6 @@ void NetworkOf<T, A>::reserve(int64_t rows, bool training) {
                         2 * column_sum_scratch(rows, layer.fan_out)});
   }
   const int64_t x_size = rows * padded(layers_.front().fan_in);
-  fit(gathered_, lowered ? x_size : 0);
   if (!training) {
     fit(infer_x_, x_size);
     fit(infer_[0], rows * widest);
@@ -576,15 +575,6 @@ void NetworkOf<T, A>::lower_weights(const Context& context) {
 
 template <class T, class A>
 void NetworkOf<T, A>::gather(const Context& context, const Rows<T>& rows, View<A> to) {
-  if constexpr (lowered) {
-    if (rows.shift != nullptr) {  // which are in T, too fine for A
-      const View<T> own = rows_of(gathered_.data(), to.rows, to.cols, to.row_stride);
-      ops<T>().gather(context, {rows.x, rows.source, rows.row_stride, rows.col_stride, rows.order,
-                                rows.scale, rows.shift, rows.factor, own});
-      convert<T, A>(context, own, to);
-      return;
-    }
-  }
   ops<A>().gather(context, {rows.x, rows.source, rows.row_stride, rows.col_stride, rows.order,
                             rows.scale, rows.shift, rows.factor, to});
 }
