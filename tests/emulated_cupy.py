@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 
-class ndarray:  # noqa: N801 (CuPy's name)
+class ndarray:
     """An array "on the device": in the emulated build its memory is the host's."""
 
     def __init__(self, values: Any) -> None:

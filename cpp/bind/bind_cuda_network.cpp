@@ -112,8 +112,7 @@ class BoundNetwork {
     network_ = Network<T>::make(
         found.configs,
         {Output(output), seed, Precision(precision), input_threshold, proximal, form_of(form)},
-        saturation,
-        device_memory<T>(vectors_[0], "parameters", found.parameters, 1, stream, true),
+        saturation, device_memory<T>(vectors_[0], "parameters", found.parameters, 1, stream, true),
         device_memory<T>(vectors_[1], "gradients", found.parameters, 1, stream, true),
         device_memory<T>(vectors_[2], "running_mean", found.running, 1, stream, true),
         device_memory<T>(vectors_[3], "running_var", found.running, 1, stream, true));
@@ -203,8 +202,7 @@ class BoundNetwork {
             const Optional& sample_weight, int64_t batch_size) {
     const Call call(*this);
     const SourceMatrix from = source_matrix(x, "x", fan_in());
-    const Wanted wanted =
-        wanted_of(from.rows, labels, targets, sample_weight, nullptr, from.rows);
+    const Wanted wanted = wanted_of(from.rows, labels, targets, sample_weight, nullptr, from.rows);
     const HostRows rows = host_rows(from);
     const Released released;
     network_->reserve(std::min(batch_size, from.rows), true);
@@ -339,8 +337,7 @@ class BoundNetwork {
     if (network_->monitored_rows() == 0 || !network_->updated()) {
       return py::none();
     }
-    return py::make_tuple(network_->stats(layer).gradient_norm,
-                          network_->stats(layer).update_norm);
+    return py::make_tuple(network_->stats(layer).gradient_norm, network_->stats(layer).update_norm);
   }
 
   size_t nonfinite_layer() {
@@ -433,9 +430,7 @@ class BoundNetwork {
     return {view.data, view.cols, view.row_stride, view.col_stride, int64_t(sizeof(E))};
   }
   HostRows host_rows(const SourceMatrix& from) const {
-    const int64_t size = from.source == Source::uint8     ? 1
-                         : from.source == Source::float32 ? 4
-                                                          : 8;
+    const int64_t size = from.source == Source::uint8 ? 1 : from.source == Source::float32 ? 4 : 8;
     return {from.data, fan_in(), from.row_stride, from.col_stride, size};
   }
 
@@ -574,8 +569,8 @@ class BoundNetwork {
     const int64_t at_once = std::max<int64_t>(bytes_at_once / rows.row_bytes(), 1);
     for (int64_t start = 0, turn = 0; start < count; start += at_once, ++turn) {
       HostRows piece = rows;
-      piece.data = static_cast<const unsigned char*>(rows.data) +
-                   start * rows.row_stride * rows.element;
+      piece.data =
+          static_cast<const unsigned char*>(rows.data) + start * rows.row_stride * rows.element;
       const int64_t here = std::min(at_once, count - start);
       Slot& slot = slots_[size_t(turn % 2)].x;
       slot.fill(piece, nullptr, here, stream());
@@ -709,7 +704,7 @@ class BoundNetwork {
   int64_t rows_in_ = 0;  // of `input`
   std::atomic_flag in_use_;
   std::unique_ptr<Network<T>> network_;  // its stream outlives what lies on it
-  const Stream feed_;  // on which rows come while the network computes
+  const Stream feed_;                    // on which rows come while the network computes
   std::array<Slots, 2> slots_;
   Kept kept_;
   Result result_;
@@ -723,8 +718,8 @@ void bind_network_of(py::module_& module, const char* name) {
   using Bound = BoundNetwork<T>;
   py::class_<Bound>(module, name)
       .def(py::init<const std::vector<LayerArguments>&, int, uint64_t, int, uint32_t, bool,
-                    const FormArguments&, const std::vector<std::pair<double, double>>&,
-                    py::object, py::object, py::object, py::object>())
+                    const FormArguments&, const std::vector<std::pair<double, double>>&, py::object,
+                    py::object, py::object, py::object>())
       .def("forward", &Bound::forward)
       .def("backward", &Bound::backward)
       .def("loss_and_gradients", &Bound::loss_and_gradients)

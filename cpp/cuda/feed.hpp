@@ -11,7 +11,7 @@ namespace fanin::cuda {
 
 // Elements of some size in the host's memory, one row after the other.
 struct HostRows {
-  const void* data = nullptr;  // null: none
+  const void* data = nullptr;                        // null: none
   int64_t cols = 1, row_stride = 1, col_stride = 1;  // strides in elements
   int64_t element = 1;                               // bytes
 

@@ -598,8 +598,8 @@ void NetworkOf<T, A>::gather_wanted(const Context& context, const Rows<T>& from)
   const int64_t per_row = config_.output == Output::softmax ? 1 : n;
   divisor_ = double(rows_ * per_row);
   if (from.sample_weight != nullptr || from.class_weight != nullptr) {
-    launch(share_weights<T>, 1, block, 0, stream_of(context), from.sample_weight,
-           from.class_weight, targets_.labels, from.order, context.state, rows_, double(per_row),
+    launch(share_weights<T>, 1, block, 0, stream_of(context), from.sample_weight, from.class_weight,
+           targets_.labels, from.order, context.state, rows_, double(per_row),
            batch_weight_.data());
     targets_.sample_weight = batch_weight_.data();
     divisor_ = 1;
@@ -623,11 +623,10 @@ void NetworkOf<T, A>::normalise(const Context& context, size_t l, View<const T> 
   const T* gamma = parameters_ + places_[l].gamma;
   const int64_t unit = places_[l].unit;
   ops<T>().batch_norm_forward(
-      context,
-      {x, gamma, gamma + layer.fan_out, running_mean_ + unit, running_var_ + unit, y,
-       how.training ? view_of(l, state.x_hat, rows_) : View<T>{},
-       how.training ? state.inv_std.data() : infer_inv_std_.data(), how.training,
-       batch_norm_momentum, batch_norm_eps, scratch_.data()});
+      context, {x, gamma, gamma + layer.fan_out, running_mean_ + unit, running_var_ + unit, y,
+                how.training ? view_of(l, state.x_hat, rows_) : View<T>{},
+                how.training ? state.inv_std.data() : infer_inv_std_.data(), how.training,
+                batch_norm_momentum, batch_norm_eps, scratch_.data()});
 }
 
 // One layer, whose passes are in E; its end is a. Statistics are of f(z), before dropout: then
@@ -654,8 +653,8 @@ void NetworkOf<T, A>::forward_layer(const Context& context, size_t l, View<const
   const bool fused = std::is_same_v<E, A> && layer.batch_norm != BatchNorm::before;
   if constexpr (std::is_same_v<E, A>) {
     if (fused) {
-      ops<E>().dense_forward(context, {h, weight_of(l), bias_of<E>(l), f, z, layer.activation,
-                                       here, mask, {}});
+      ops<E>().dense_forward(
+          context, {h, weight_of(l), bias_of<E>(l), f, z, layer.activation, here, mask, {}});
     }
   }
   if (!fused) {
@@ -665,8 +664,8 @@ void NetworkOf<T, A>::forward_layer(const Context& context, size_t l, View<const
         normalise(context, l, f, f, how);
       }
     }
-    ops<E>().activation_forward(
-        context, {f, bias_of<E>(l), f, z, layer.activation, here, mask, {}});
+    ops<E>().activation_forward(context,
+                                {f, bias_of<E>(l), f, z, layer.activation, here, mask, {}});
   }
   if constexpr (std::is_same_v<E, T>) {
     if (how.monitored()) {
@@ -678,8 +677,8 @@ void NetworkOf<T, A>::forward_layer(const Context& context, size_t l, View<const
   } else if (how.monitored()) {  // in float32, beside what the step itself computes
     const View<T> beside = rows_of(watched_.data(), h.rows, layer.fan_out, states_[l].stride);
     product<A, T>(context, h, weight_of(l), beside);
-    ops<T>().activation_forward(
-        context, {beside, bias_of<T>(l), beside, {}, layer.activation, {}, {}, {}});
+    ops<T>().activation_forward(context,
+                                {beside, bias_of<T>(l), beside, {}, layer.activation, {}, {}, {}});
     watch(context, l, beside, how.bins);
   }
   if (apart && dropout.threshold > 0) {
@@ -689,8 +688,7 @@ void NetworkOf<T, A>::forward_layer(const Context& context, size_t l, View<const
 
 // Forward in training mode, of the rows the state says.
 template <class T, class A>
-void NetworkOf<T, A>::forward(const Context& context, const Rows<T>& rows, int64_t count,
-                              How how) {
+void NetworkOf<T, A>::forward(const Context& context, const Rows<T>& rows, int64_t count, How how) {
   rows_ = trained_rows_ = count;
   const int64_t k = layers_.front().fan_in;
   const View<A> x = rows_of(batch_x_.data(), count, k, padded(k));
@@ -778,11 +776,16 @@ void NetworkOf<T, A>::backward_into(const Context& context, size_t l) {
   const View<const A> dz_above = dz_of<A>(l + 1), w_above = weight_of(l + 1);
   T* const db = layer.normalised() ? nullptr : gradients_ + places_[l].other;
   if constexpr (!lowered) {
-    ops<T>().dense_backward(
-        context, {dz_above,
-                  w_above,
-                  {{}, saved_of<T>(l), dz_of<T>(l), behind_dropout, dropout_of(l), mask_of(l), db,
-                   scratch_.data()}});
+    ops<T>().dense_backward(context, {dz_above,
+                                      w_above,
+                                      {{},
+                                       saved_of<T>(l),
+                                       dz_of<T>(l),
+                                       behind_dropout,
+                                       dropout_of(l),
+                                       mask_of(l),
+                                       db,
+                                       scratch_.data()}});
   } else if (in_own(l)) {
     const View<T> dz = dz_of<T>(l);
     product<A, T>(context, dz_above, w_above.transposed(), dz);
@@ -814,9 +817,14 @@ void NetworkOf<T, A>::normalise_backward(const Context& context, size_t l) {
       {dz, view_of(l, states_[l].x_hat, rows_), parameters_ + gamma, states_[l].inv_std.data(), dz,
        gradients_ + gamma, gradients_ + gamma + layer.fan_out, true, scratch_.data()});
   if (layer.batch_norm == BatchNorm::after) {
-    ops<T>().activation_backward(
-        context, {dz, saved_of<T>(l), dz, layer.activation, {}, {},
-                  gradients_ + places_[l].other, scratch_.data()});
+    ops<T>().activation_backward(context, {dz,
+                                           saved_of<T>(l),
+                                           dz,
+                                           layer.activation,
+                                           {},
+                                           {},
+                                           gradients_ + places_[l].other,
+                                           scratch_.data()});
   }
 }
 
@@ -877,8 +885,7 @@ void NetworkOf<T, A>::constrain(const Context& context, const OptimizerRule<T>* 
     if (rule != nullptr && config_.proximal && layer.l1 > 0) {
       const T* none = nullptr;
       ops<T>().shrink(context,
-                      part_of(*rule, update, parameters_, none, places_[l].weight,
-                              layer.weights()),
+                      part_of(*rule, update, parameters_, none, places_[l].weight, layer.weights()),
                       layer.l1);
     }
     if (layer.max_norm < unlimited) {
@@ -964,8 +971,8 @@ void NetworkOf<T, A>::backward(const T* dout, T* dx) {
   const View<T> dx_view = rows_of(dx, rows_, k, k);
   product<A, T>(context, dz_of<A>(0), weight_of(0).transposed(), dx_view);
   if (config_.input_threshold > 0) {
-    ops<T>().activation_backward(context, {dx_view, dx_view, dx_view, Activation::identity,
-                                           input_dropout(), input_mask()});
+    ops<T>().activation_backward(
+        context, {dx_view, dx_view, dx_view, Activation::identity, input_dropout(), input_mask()});
   }
 }
 
@@ -1163,8 +1170,7 @@ void NetworkOf<T, A>::watch(const Context& context, size_t l, View<const T> f, i
 }
 
 template <class T, class A>
-void NetworkOf<T, A>::count_histogram(const Context& context, size_t l, View<const T> f,
-                                      int bins) {
+void NetworkOf<T, A>::count_histogram(const Context& context, size_t l, View<const T> f, int bins) {
   LayerStats& found = stats_[l];
   double low = found.stats.min, high = found.stats.max;
   if (!std::isfinite(low) || !std::isfinite(high)) {  // rare: look for the finite ones
@@ -1196,8 +1202,8 @@ void NetworkOf<T, A>::count_histogram(const Context& context, size_t l, View<con
 template <class T, class A>
 void NetworkOf<T, A>::watch_gradients(const Context& context) {
   for (size_t l = 0; l < layers_.size(); ++l) {
-    stats_[l].gradient_norm = norm_of(context, gradients_ + places_[l].weight,
-                                      layers_[l].weights());
+    stats_[l].gradient_norm =
+        norm_of(context, gradients_ + places_[l].weight, layers_[l].weights());
   }
   copy(before_.data(), parameters_, size_t(count_) * sizeof(T), stream());
 }
@@ -1206,8 +1212,8 @@ template <class T, class A>
 void NetworkOf<T, A>::watch_update(const Context& context) {
   launch(subtract<T>, blocks_for(count_), block, 0, stream(), parameters_, before_.data(), count_);
   for (size_t l = 0; l < layers_.size(); ++l) {
-    stats_[l].update_norm = norm_of(context, before_.data() + places_[l].weight,
-                                    layers_[l].weights());
+    stats_[l].update_norm =
+        norm_of(context, before_.data() + places_[l].weight, layers_[l].weights());
   }
   this->updated_ = true;
 }

@@ -61,7 +61,7 @@ struct Steps {
   int64_t first_row;  // in Rows::order
   int64_t rows;       // of each step
   std::vector<Rates> rates;
-  uint64_t step;  // of the network, before the first
+  uint64_t step;        // of the network, before the first
   int bins = no_stats;  // >= 0: the one step there is is monitored, with so many bins
 };
 

@@ -235,9 +235,9 @@ class MLP(network.MLP):
         else:
             lr = np.full(steps, float(optimizer.lr))
         numbers = _as_compiled(scale, x.dtype, self.dtype)
-        x, *wanted = self._data(x, y, sample_weight, batch_size, whole and direct)
+        given, *wanted = self._data(x, y, sample_weight, batch_size, whole and direct)
         done, total = self._compiled.train(
-            x,
+            given,
             *numbers,
             chosen,
             batch_size,

@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from .. import network
-from ..dropout import dropout_threshold
+from .. import dense, network
 from ..optimizer import COMPILED
-from ..reference import arguments, training
+from ..reference import arguments
 from ..reference import network as reference
 from ..reference.arguments import FLOAT32, Array, on_cuda
-from ..reference.dense import Layer as ReferenceLayer
+from ..reference.dropout import dropout_threshold
 from ..reference.loss import ClassWeight, Loss
 from ..reference.optimizer import Optimizer
 from ..reference.stats import saturation_bounds
@@ -26,11 +25,11 @@ from .runtime import available, compiled
 _PRECISIONS = {None: 0, "bfloat16": 1, "tfloat32": 2}  # as in cpp/cuda/network.hpp
 
 
-class Layer(ReferenceLayer):
-    __doc__ = ReferenceLayer.__doc__
+class Layer(dense.Layer):
+    __doc__ = dense.Layer.__doc__
 
     def __setattr__(self, name: str, value: Any) -> None:
-        current = vars(self).get(name)
+        current: Any = vars(self).get(name)
         if not on_cuda(current):
             super().__setattr__(name, value)  # refuses
         elif value is not current:
@@ -46,15 +45,15 @@ class MLP(network.MLP):
 
     parameters, gradients, running_mean, running_var and the arrays of layers are CuPy arrays.
     Methods take NumPy arrays and arrays on the GPU (CuPy, PyTorch, JAX: whatever speaks DLPack);
-    `forward`, `backward`, `predict` and `predict_proba` return what they were given.  A loss of your
-    own and metrics see NumPy arrays, as on the CPU.  `fit` copies the data to the GPU once where
-    there is room for them, and otherwise on the way, while the GPU computes.
+    `forward`, `backward`, `predict` and `predict_proba` return what they were given.  A loss of
+    your own and metrics see NumPy arrays, as on the CPU.  `fit` copies the data to the GPU once
+    where there is room for them, and otherwise on the way, while the GPU computes.
 
     The order of rows and dropout's masks are the CPU's; sums are not made in the CPU's order, so
     results agree to rounding.  The same seed gives the same bits on the same kind of GPU.
 
-    Not possible here, and refused with a TypeError: optimizers derived from `Optimizer`, the
-    reference's included, other than `SGD`, `RMSprop`, `Adam` and `AdamW` themselves; any object with
+    Not possible here, and refused with a TypeError: optimizers derived from `Optimizer` other than
+    `SGD`, `RMSprop`, `Adam` and `AdamW` themselves, the reference's included.  Any object with
     `update(parameters, gradients)` for CuPy arrays will do.
     """
 
@@ -107,7 +106,9 @@ class MLP(network.MLP):
             return
         xp, vector = cupy(), self._parameters
         if not optimizer.state:
-            optimizer.state = {name: xp.zeros(vector.size, self.dtype) for name in optimizer.moments}
+            optimizer.state = {
+                name: xp.zeros(vector.size, self.dtype) for name in optimizer.moments
+            }
         for name, moment in optimizer.state.items():
             if moment.shape != vector.shape or moment.dtype != self.dtype:
                 raise ValueError(
