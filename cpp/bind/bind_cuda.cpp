@@ -96,4 +96,5 @@ PYBIND11_MODULE(_cuda, module) {
   });
   bind_array(module);
   bind_ops(module);
+  bind_fused(module);
 }
