@@ -1,9 +1,15 @@
 // Fills the table of operations.
 #include "table.hpp"
 
+#include "batch_norm.hpp"
 #include "dense.hpp"
+#include "function.hpp"
+#include "gather.hpp"
 #include "gemm.hpp"
+#include "histogram.hpp"
 #include "launch.cuh"
+#include "loss.hpp"
+#include "optimizer.hpp"
 #include "random.hpp"
 #include "stats.hpp"
 
@@ -22,6 +28,24 @@ Ops<T> ops() {
   ops.column_sums = column_sums<T>;
   ops.stats = stats<T>;
   ops.join_moments = join_moments<T>;
+  ops.histogram = histogram<T>;
+  ops.softmax_cross_entropy = softmax_cross_entropy<T>;
+  ops.sigmoid_cross_entropy = sigmoid_cross_entropy<T>;
+  ops.mean_squared_error = mean_squared_error<T>;
+  ops.softmax = softmax<T>;
+  ops.gather = gather<T>;
+  if constexpr (sizeof(T) > 2) {  // the headers say why
+    ops.batch_norm_forward = batch_norm_forward<T>;
+    ops.batch_norm_backward = batch_norm_backward<T>;
+    ops.regularise = regularise<T>;
+    ops.norm = norm<T>;
+    ops.sgd = sgd<T>;
+    ops.rmsprop = rmsprop<T>;
+    ops.adam = adam<T>;
+    ops.shrink = shrink<T>;
+    ops.limit_norms = limit_norms<T>;
+    ops.function = function<T>;
+  }
   return ops;
 }
 
