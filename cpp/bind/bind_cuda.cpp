@@ -96,5 +96,6 @@ PYBIND11_MODULE(_cuda, module) {
   });
   bind_array(module);
   bind_ops(module);
+  bind_training(module);
   bind_fused(module);
 }

@@ -7,6 +7,7 @@ namespace fanin::cuda {
 
 void bind_array(pybind11::module_& module);
 void bind_ops(pybind11::module_& module);
+void bind_training(pybind11::module_& module);
 void bind_fused(pybind11::module_& module);
 
 }  // namespace fanin::cuda

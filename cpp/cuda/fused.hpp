@@ -38,10 +38,10 @@ enum class FusedLoss : int { squared, sigmoid, softmax };
 // the batch is row x.rows[i] here too.
 struct FusedTargets {
   FusedLoss loss;
-  const int64_t* labels;        // softmax: classes; or null
-  View<const float> targets;    // where labels is null: unit column stride
-  const float* sample_weight;   // or null
-  const float* class_weight;    // softmax: (n) or null; part of a row's weight where it has a label
+  const int64_t* labels;       // softmax: classes; or null
+  View<const float> targets;   // where labels is null: unit column stride
+  const float* sample_weight;  // or null
+  const float* class_weight;   // softmax: (n) or null; part of a row's weight where it has a label
   double label_smoothing;
   LossForm form;
 };

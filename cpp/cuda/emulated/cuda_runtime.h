@@ -44,12 +44,12 @@
 #define __launch_bounds__(...)
 #define __align__(n) alignas(n)
 
-// ---- numbers of several components
+// ---- numbers of several components; a load of one may read what is of another type
 
-#define FANIN_VECTORS(type, name, bytes2, bytes4)                  \
-  struct alignas(bytes2) name##2 { type x, y; };                   \
-  struct alignas(bytes4) name##4 { type x, y, z, w; };             \
-  inline name##2 make_##name##2(type x, type y) { return {x, y}; } \
+#define FANIN_VECTORS(type, name, bytes2, bytes4)                         \
+  struct [[gnu::may_alias]] alignas(bytes2) name##2 { type x, y; };       \
+  struct [[gnu::may_alias]] alignas(bytes4) name##4 { type x, y, z, w; }; \
+  inline name##2 make_##name##2(type x, type y) { return {x, y}; }        \
   inline name##4 make_##name##4(type x, type y, type z, type w) { return {x, y, z, w}; }
 FANIN_VECTORS(int, int, 8, 16)
 FANIN_VECTORS(unsigned, uint, 8, 16)

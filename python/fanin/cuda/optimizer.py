@@ -28,9 +28,9 @@ def prepare(optimizer: Optimizer, parameters: Any, gradients: Any) -> None:
         zeros = np.zeros(p.size, p.dtype)
         made = {}
         for name in optimizer.moments:
-            moment = call.empty((p.size,), p.dtype)
-            call.compiled.upload(zeros, moment.array, call.stream)
-            made[name] = call.give(moment)
+            room = call.empty((p.size,), p.dtype)
+            call.compiled.upload(zeros, room.array, call.stream)
+            made[name] = call.give(room)
         optimizer.state = made
     for moment in optimizer.state.values():
         found = call.array("the optimizer's state", moment, 1, dtypes=DTYPES)
