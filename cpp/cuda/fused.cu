@@ -1,10 +1,10 @@
 // Whole small networks in one kernel.
 //
-// A block takes tiles of rows, 16 to 128 of them. A tile's activations lie in shared memory, rounded
-// to what products read, beside the weights: nothing of a tile is in the device's memory but x, the
-// targets and, outside training, the output. A warp has one strip of 16 rows, all of its columns or
-// a part of them, in registers: bias, activation, dropout, derivative and loss are computed where
-// the product's sums are.
+// A block takes tiles of rows, 16 to 128 of them. A tile's activations lie in shared memory,
+// rounded to what products read, beside the weights: nothing of a tile is in the device's memory
+// but x, the targets and, outside training, the output. A warp has one strip of 16 rows, all of its
+// columns or a part of them, in registers: bias, activation, dropout, derivative and loss are
+// computed where the product's sums are.
 //
 // Backward, dz of a layer takes the place of the layer's output. Every activation of a tile is
 // kept, none is recomputed; where the derivative needs z (needs_z), it is kept as well, made from z
@@ -31,6 +31,7 @@
 #include <algorithm>
 
 #include "activation.cuh"
+#include "loss.cuh"
 #include "piece.cuh"
 #include "random.cuh"
 #include "rules.cuh"
@@ -50,32 +51,32 @@ struct Units {
   uint32_t threshold;     // of their dropout
   uint32_t layer;         // the part of its key
   float scale;
-  int stride;              // elements from row to row
+  int stride;  // elements from row to row
   // Where they lie in shared memory, in bytes; the bits of their mask, a byte for 8 rows of a
   // column; and what the gradient is to be multiplied with, where needs_z(activation).
   int at, kept, slope;
 };
 
 struct Weights {
-  int place;       // of w in the flat vectors; b comes behind it
-  int w, b;        // in shared memory, in bytes
-  int dw, db;      // in a block's sums
-  int db_strip;    // db in the sums of a strip
+  int place;     // of w in the flat vectors; b comes behind it
+  int w, b;      // in shared memory, in bytes
+  int dw, db;    // in a block's sums
+  int db_strip;  // db in the sums of a strip
 };
 
 struct Plan {
   Units units[fused_deepest + 1];  // layer l is between units l and l + 1
   Weights layers[fused_deepest];
-  int count;           // of layers
-  int strips;          // of 16 rows in a tile
-  bool resident;       // all weights are in shared memory; else those of one layer
-  bool sums_on_chip;   // dw is summed there, else in the device's memory
+  int count;             // of layers
+  int strips;            // of 16 rows in a tile
+  bool resident;         // all weights are in shared memory; else those of one layer
+  bool sums_on_chip;     // dw is summed there, else in the device's memory
   int sums, strip_sums;  // where, in bytes; db of each strip
-  int parameters;      // the length of the flat vectors
-  int biases;          // of all layers
-  int sums_size;       // of a block's sums, a multiple of 4; db begins at sums_size - padded biases
+  int parameters;        // the length of the flat vectors
+  int biases;            // of all layers
+  int sums_size;  // of a block's sums, a multiple of 4; db begins at sums_size - padded biases
   int db_begin;
-  int bytes;           // of shared memory
+  int bytes;  // of shared memory
   int blocks;
 
   __host__ __device__ int rows() const { return 16 * strips; }
@@ -118,9 +119,9 @@ struct Finish {
   const Rates* rates;
   const StepState* state;
   double* number;
-  double slope;       // a factor of all gradients
-  double value;       // of the loss
-  double columns;     // what the sum of weights is multiplied with
+  double slope;    // a factor of all gradients
+  double value;    // of the loss
+  double columns;  // what the sum of weights is multiplied with
 };
 
 // ---- pieces of the kernel. `most` is how many groups of 8 columns a lane has room for.
@@ -190,7 +191,8 @@ __device__ __forceinline__ Pack<float> derived(Activation kind, Pack<float> g) {
 
 // w and b of a layer into shared memory, zeros behind them.
 template <class In>
-__device__ __attribute__((noinline)) void load_weights(const Plan& plan, int l, const float* parameters) {
+__device__ __attribute__((noinline)) void load_weights(const Plan& plan, int l,
+                                                       const float* parameters) {
   const int k = plan.units[l].width, n = plan.units[l + 1].width;
   const int quads = padded(n) / 4, stride = stride_of<In>(n);
   const float* w = parameters + plan.layers[l].place;
@@ -218,7 +220,8 @@ __device__ __attribute__((noinline)) void load_weights(const Plan& plan, int l, 
 }
 
 // One number of x as `Gather` converts it.
-__device__ __attribute__((noinline)) float input_of(const Gather<float>& x, int64_t row, int64_t col) {
+__device__ __attribute__((noinline)) float input_of(const Gather<float>& x, int64_t row,
+                                                    int64_t col) {
   const int64_t at = row * x.row_stride + col * x.col_stride;
   if (x.source == Source::float64) {
     const double from = static_cast<const double*>(x.x)[at];
@@ -239,7 +242,8 @@ __device__ __attribute__((noinline)) float input_of(const Gather<float>& x, int6
 
 // Which of 8 rows of a column are kept, one bit each.
 __device__ __attribute__((noinline)) unsigned char kept_rows(const Batch& batch, uint64_t step,
-                                                   const Units& units, int64_t r8, int col) {
+                                                             const Units& units, int64_t r8,
+                                                             int col) {
   const PhiloxBlock words =
       philox(uint32_t(col), uint32_t(r8), philox_c2(step, units.layer, stream_dropout),
              uint32_t(step), uint32_t(batch.seed), uint32_t(batch.seed >> 32));
@@ -412,22 +416,6 @@ __device__ __forceinline__ void derive_piece(float (&v)[most][4], int groups, in
 
 // ---- losses; as in loss.cu, but dz is not divided yet
 
-__device__ __forceinline__ double cut(const LossForm& form, double loss) {
-  return loss < form.least ? form.least : loss > form.most ? form.most : loss;
-}
-
-// What z costs against t. NaN stays NaN.
-__device__ __forceinline__ float cross_entropy(const LossForm& form, float z, float t) {
-  if (form.clip == 0) {
-    return fmaf(-z, t, softplus<false>(z));
-  }
-  const float least = float(form.clip), most = 1 - least;
-  float p = sigmoid<false>(z);
-  p = p > most ? most : p;
-  p = p < least ? least : p;
-  return -fmaf(t, logf(p), (1 - t) * logf(1 - p));
-}
-
 // The row of a strip that two lanes share, one of even columns and one of odd ones.
 struct LossRow {
   bool here;
@@ -450,12 +438,11 @@ __device__ __forceinline__ LossRow loss_row(const Batch& batch, int64_t row, int
   return at;
 }
 
-__device__ __forceinline__ float of_both(float x) {
-  return x + __shfl_xor_sync(all_lanes, x, 1);
-}
+__device__ __forceinline__ float of_both(float x) { return x + __shfl_xor_sync(all_lanes, x, 1); }
 
-// z of a strip, in float where its dz is to be, becomes dz: `z` is the lane's row, whose elements in
-// float and then as In begin at the same place. The even lane adds what the row costs and weighs.
+// z of a strip, in float where its dz is to be, becomes dz: `z` is the lane's row, whose elements
+// in float and then as In begin at the same place. The even lane adds what the row costs and
+// weighs.
 template <class In>
 __device__ void take_loss(float* z, int n, const FusedTargets& targets, const LossRow& row,
                           double& loss, double& weight) {
@@ -465,8 +452,8 @@ __device__ void take_loss(float* z, int n, const FusedTargets& targets, const Lo
   float cost = 0, p_scale = 0, largest = -INFINITY;
   // v_c q_c of a softmax, the target distribution times the class weights; or the target.
   const auto target = [&](int c) {
-    const float t = targets.labels != nullptr ? float(c == row.label)
-                                              : *targets.targets.at(row.source, c);
+    const float t =
+        targets.labels != nullptr ? float(c == row.label) : *targets.targets.at(row.source, c);
     if (targets.loss == FusedLoss::squared) {
       return t;
     }
@@ -544,8 +531,8 @@ __device__ int parameter_of(const Plan& plan, int e, bool& is_weight) {
       const int i = in_layer % 4, rows_apart = 16 / L::rows;
       const int across = dw_pieces_across(n);
       const int row = piece / across * 16 + lane / L::across + L::row_of(i) * rows_apart;
-      const int col = piece % across * 32 + group * 8 + lane % L::across * L::neighbours +
-                      i % L::neighbours;
+      const int col =
+          piece % across * 32 + group * 8 + lane % L::across * L::neighbours + i % L::neighbours;
       return row < k && col < n ? layer.place + row * n + col : -1;
     }
   }
@@ -717,8 +704,8 @@ __global__ void __launch_bounds__(threads, training ? 1 : 2)
             v[j][i] = j < groups ? b[8 * j + L::col(i)] : 0.0f;
           }
         }
-        add_product<false, false>(v, at_byte<In>(from.at) + strip * 16 * from.stride,
-                                  from.stride, at_byte<In>(plan.layers[l].w) + c0, stride_of<In>(to.width),
+        add_product<false, false>(v, at_byte<In>(from.at) + strip * 16 * from.stride, from.stride,
+                                  at_byte<In>(plan.layers[l].w) + c0, stride_of<In>(to.width),
                                   padded(from.width), groups);
         if (l < last) {
           if (training && to.threshold > 0) {
@@ -791,7 +778,8 @@ __global__ void __launch_bounds__(threads, training ? 1 : 2)
           }
         }
         add_product<false, true>(v, dz + strip * 16 * to.stride, to.stride,
-                                 at_byte<In>(plan.layers[l].w) + c0 * w_stride, w_stride, n, groups);
+                                 at_byte<In>(plan.layers[l].w) + c0 * w_stride, w_stride, n,
+                                 groups);
         derive_piece<In>(v, groups, strip, c0, from);
       }
       const int across = dw_pieces_across(to.width);
@@ -816,8 +804,7 @@ __global__ void __launch_bounds__(threads, training ? 1 : 2)
 #pragma unroll
         for (int j = 0; j < dw_groups; ++j) {
           if (j < dw_columns) {
-            store_pack(at + j * group_size,
-                       Pack<float>{{dw[j][0], dw[j][1], dw[j][2], dw[j][3]}});
+            store_pack(at + j * group_size, Pack<float>{{dw[j][0], dw[j][1], dw[j][2], dw[j][3]}});
           }
         }
       }
@@ -873,8 +860,7 @@ __global__ void __launch_bounds__(threads, training ? 1 : 2)
     bool is_weight;
     const int place = parameter_of<L>(plan, e, is_weight);
     if (place >= 0) {
-      finish_parameter(finish, settings, place, is_weight, sum_of(e),
-                       float(finish.slope * factor));
+      finish_parameter(finish, settings, place, is_weight, sum_of(e), float(finish.slope * factor));
     }
   }
 }
@@ -917,8 +903,9 @@ Plan lay_out(const FusedNetwork& network, bool training, int strips, bool reside
     const float scale = float(65536.0 / (65536.0 - threshold));
     // z of the output lies in float where its gradient is to be.
     const int bytes = training && l == plan.count ? padded(width) * 4 + 16 : row_bytes(width);
-    units = {width, made_by, training ? threshold : 0, layer, training ? scale : 1.0f, bytes / size,
-             0, 0, 0};
+    units = {
+        width, made_by, training ? threshold : 0, layer, training ? scale : 1.0f, bytes / size, 0,
+        0,     0};
     if (training) {
       units.at = take(plan.rows() * bytes);
       units.kept = units.threshold > 0 ? take(plan.rows() / 8 * padded(width)) : 0;
@@ -951,7 +938,8 @@ Plan lay_out(const FusedNetwork& network, bool training, int strips, bool reside
     for (int l = 0; l <= plan.count; ++l) {
       widest = std::max(widest, plan.units[l].width);
     }
-    const int at[2] = {take(plan.rows() * row_bytes(widest)), take(plan.rows() * row_bytes(widest))};
+    const int at[2] = {take(plan.rows() * row_bytes(widest)),
+                       take(plan.rows() * row_bytes(widest))};
     for (int l = 0; l <= plan.count; ++l) {
       plan.units[l].at = at[l % 2];
     }

@@ -74,14 +74,15 @@ __device__ __forceinline__ void add_product(float (&sum)[most][4], const In* a, 
                              : a + lane % 16 * a_stride + lane / 16 * 8;
     const In* b_row = b_down ? b + (lane % 8 + lane / 16 * 8) * b_stride + lane / 8 % 2 * 8
                              : b + (lane % 8 + lane / 8 % 2 * 8) * b_stride + lane / 16 * 8;
-#pragma unroll 1
+#pragma unroll 2
     for (int p = 0; p < k; p += 16) {
       uint32_t of_a[4], of_b[4];
       load_matrices<a_down>(of_a, a_row + (a_down ? p * a_stride : p));
 #pragma unroll
       for (int j = 0; j < most; j += 2) {
         if (j < groups) {
-          load_matrices<!b_down>(of_b, b_row + (b_down ? 8 * j * b_stride + p : p * b_stride + 8 * j));
+          load_matrices<!b_down>(of_b,
+                                 b_row + (b_down ? 8 * j * b_stride + p : p * b_stride + 8 * j));
           multiply_add<In>(sum[j], of_a, of_b[0], of_b[1]);
           multiply_add<In>(sum[j + 1], of_a, of_b[2], of_b[3]);
         }
@@ -89,7 +90,7 @@ __device__ __forceinline__ void add_product(float (&sum)[most][4], const In* a, 
     }
   } else if constexpr (std::is_same_v<In, tf32>) {
     const auto bits = [](const tf32* x) { return __float_as_uint(x->value); };
-#pragma unroll 1
+#pragma unroll 2
     for (int p = 0; p < k; p += 8) {
       uint32_t of_a[4];
 #pragma unroll
