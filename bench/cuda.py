@@ -383,7 +383,7 @@ def main() -> None:
     parts = script.chosen(parser, given.parts, PARTS)
     there, reason = fanin.cuda.available()
     if there and fanin.cuda.architectures() == ["emulated"]:
-        there = False
+        there, reason = False, "this build has no code for GPUs (FANIN_CUDA=EMULATED)"
     if there and importlib.util.find_spec("cupy") is None:
         there, reason = False, "CuPy is not installed (pip install 'fanin[cuda]')"
     if not there:
