@@ -411,7 +411,7 @@ void optimizer_update(py::handle optimizer, double lr, int64_t steps_done, const
       const MomentNames names = moments_of(rule);
       rule.first = out_vector_or_null<T>(first, "state", count);
       rule.second = out_vector_or_null<T>(second, "state", count);
-      if ((names.first != nullptr) != (first != nullptr) ||
+      if ((names.needs_first && first == nullptr) ||
           (names.second != nullptr) != (second != nullptr)) {
         refuse("state", "the optimizer's state");
       }
