@@ -933,15 +933,16 @@ Plan lay_out(const FusedNetwork& network, bool training, int strips, bool reside
       plan.layers[l].w = at;
     }
   }
-  if (!training) {  // the units of two layers, in turn
+  if (!training) {  // the units of two layers, in turn; strips lie at the same places in all
     int widest = 0;
     for (int l = 0; l <= plan.count; ++l) {
       widest = std::max(widest, plan.units[l].width);
     }
-    const int at[2] = {take(plan.rows() * row_bytes(widest)),
-                       take(plan.rows() * row_bytes(widest))};
+    const int bytes = row_bytes(widest);
+    const int at[2] = {take(plan.rows() * bytes), take(plan.rows() * bytes)};
     for (int l = 0; l <= plan.count; ++l) {
       plan.units[l].at = at[l % 2];
+      plan.units[l].stride = bytes / size;
     }
     return plan;
   }

@@ -90,7 +90,7 @@ __device__ __forceinline__ void add_product(float (&sum)[most][4], const In* a, 
     }
   } else if constexpr (std::is_same_v<In, tf32>) {
     const auto bits = [](const tf32* x) { return __float_as_uint(x->value); };
-#pragma unroll 2
+#pragma unroll 1
     for (int p = 0; p < k; p += 8) {
       uint32_t of_a[4];
 #pragma unroll
