@@ -316,7 +316,7 @@ struct Gather {
   double scale;
   // (k) of double where source is float64, else of T (of float where T has 16 bits); or both null
   const void *shift, *factor;
-  View<T> out;                 // (m, k), unit column stride
+  View<T> out;  // (m, k), unit column stride
 };
 
 // The operations on one dtype.
