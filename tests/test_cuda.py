@@ -29,7 +29,7 @@ emulated = pytest.mark.skipif(not EMULATED, reason="not a build with FANIN_CUDA=
 
 # Norm-wise relative errors. What is asked of CUDA, but for float64: sums of at most 2^10 terms,
 # each of which may be off by 2^-53 of the sum.
-LIMIT = {"float32": 1e-5, "float64": 2.0**-43, "bfloat16": 1e-2, "float16": 1e-2, "tf32": 1e-3}
+LIMIT = {"float32": 1e-5, "float64": 2.0**-43, "bfloat16": 1e-2, "float16": 1e-2, "tfloat32": 1e-3}
 DTYPES = ["float32", "float64", "bfloat16", "float16"]
 WIDE = ["float32", "float64"]
 
@@ -114,7 +114,7 @@ def test_built_without_cuda(without_module):
     assert "FANIN_CUDA=ON" in runtime.WITHOUT
     assert fanin.build_info()["cuda_architectures"] == []
     for call in (fanin.cuda.properties, fanin.cuda.cublas,
-                 lambda: fanin.cuda.set_precision("tf32"),
+                 lambda: fanin.cuda.set_precision("tfloat32"),
                  lambda: fanin.matmul(Elsewhere(), Elsewhere())):  # fmt: skip
         with pytest.raises(ImportError, match="FANIN_CUDA=ON"):
             call()
@@ -143,7 +143,7 @@ def test_no_gpu():
 
 def test_precision():
     for wrong in ("float32", "TF32", 1):
-        with pytest.raises(ValueError, match=r"precision: expected None, 'tf32' or 'bfloat16'"):
+        with pytest.raises(ValueError, match=r"precision: expected None, 'tfloat32' or 'bfloat16'"):
             fanin.cuda.set_precision(wrong)
 
 
@@ -346,7 +346,7 @@ def test_empty_products(dtype):
 
 
 @on_device
-@pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["tfloat32", "bfloat16"])
 def test_precision_of_products(precision, rng):
     """float32 products of rounded inputs: right to that, and really rounded."""
     (x, x64), (w, w64) = pair(rng, (40, 300), "float32"), pair(rng, (300, 24), "float32")

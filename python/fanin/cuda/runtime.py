@@ -10,7 +10,7 @@ from ..reference import arguments
 
 WITHOUT = "fanin was built without CUDA: pip install . -C cmake.define.FANIN_CUDA=ON"
 
-PRECISIONS = (None, "tf32", "bfloat16")  # their numbers in cpp/bind/bind_cuda_ops.cpp
+PRECISIONS = (None, "tfloat32", "bfloat16")  # their numbers in cpp/bind/bind_cuda_ops.cpp
 
 _loaded: ModuleType | None = None
 _precision: str | None = None
@@ -117,8 +117,8 @@ def set_precision(precision: str | None) -> None:
 
     Parameters
     ----------
-    precision : None, "tf32" or "bfloat16"
-        None rounds nothing.  TF32 has 11 bits, bfloat16 8, of 24; both use tensor cores.  Networks
+    precision : None, "tfloat32" or "bfloat16"
+        None rounds nothing.  TensorFloat-32 has 11 bits, bfloat16 8, of 24; both use tensor cores.  Networks
         have a precision of their own and do not look at this one.
 
     Raises
@@ -128,11 +128,11 @@ def set_precision(precision: str | None) -> None:
     """
     global _precision
     if precision not in PRECISIONS:
-        raise ValueError(f"precision: expected None, 'tf32' or 'bfloat16', got {precision!r}")
+        raise ValueError(f"precision: expected None, 'tfloat32' or 'bfloat16', got {precision!r}")
     compiled().set_precision(PRECISIONS.index(precision))
     _precision = precision
 
 
 def get_precision() -> str | None:
-    """Return what `set_precision` has set: None, "tf32" or "bfloat16"."""
+    """Return what `set_precision` has set: None, "tfloat32" or "bfloat16"."""
     return _precision
