@@ -1,7 +1,7 @@
-"""fanin on a CUDA device: whether there is one, and arrays of other libraries through all functions.
+"""fanin on a CUDA device: whether there is one; other libraries' arrays through all functions.
 
-Arrays are of tests/device_arrays.py, which speaks DLPack as CuPy, PyTorch and JAX do.  What computes
-runs where the compiled module was built: on a GPU, or with FANIN_CUDA=EMULATED on the CPU.
+Arrays are of tests/device_arrays.py, which speaks DLPack as CuPy, PyTorch and JAX do.  What
+computes runs where the compiled module was built: on a GPU, or with FANIN_CUDA=EMULATED on the CPU.
 """
 
 from __future__ import annotations
@@ -491,7 +491,7 @@ def test_dropout_mask(shape):
         wanted = reference.dropout_mask(shape, dropout, key)
         assert asnumpy(mask).dtype == np.bool_
         assert np.array_equal(asnumpy(mask), wanted)
-    with pytest.raises(TypeError, match="like: expected .* on a CUDA device"):
+    with pytest.raises(TypeError, match=r"like: expected .* on a CUDA device"):
         fanin.cuda.dropout_mask(5, 0.5, (1, 2, 3), like=X)
 
 
@@ -508,8 +508,8 @@ def test_batch_norm(dtype, training, rng):
     for (vector, _), wanted in zip(given[3:], running[3:], strict=True):
         near(host(vector), wanted, dtype)
     dy, dy64 = pair(rng, (40, 11), dtype)
-    for found, wanted in zip(fanin.batch_norm_backward(dy, cache),
-                             reference.batch_norm_backward(dy64, cache64), strict=True):  # fmt: skip
+    gradients64 = reference.batch_norm_backward(dy64, cache64)
+    for found, wanted in zip(fanin.batch_norm_backward(dy, cache), gradients64, strict=True):
         near(host(found), wanted, dtype)
 
 
@@ -675,8 +675,8 @@ def test_optimizers_refuse(rng):
     adamw.update(p, g)
     with pytest.raises(ValueError, match="parameters: expected 6 of float32 as in the first"):
         adamw.update(p[:5], g[:5])
-    with pytest.raises(TypeError, match="optimizer's state: .* on the host"):
-        used = fanin.SGD(0.1, momentum=0.5)
-        used.update(np.ones(6, np.float32), np.ones(6, np.float32))
+    used = fanin.SGD(0.1, momentum=0.5)
+    used.update(np.ones(6, np.float32), np.ones(6, np.float32))
+    with pytest.raises(TypeError, match=r"optimizer's state: .* on the host"):
         used.update(p, g)
     adamw.state = {}

@@ -118,8 +118,8 @@ def set_precision(precision: str | None) -> None:
     Parameters
     ----------
     precision : None, "tfloat32" or "bfloat16"
-        None rounds nothing.  TensorFloat-32 has 11 bits, bfloat16 8, of 24; both use tensor cores.  Networks
-        have a precision of their own and do not look at this one.
+        None rounds nothing.  TensorFloat-32 keeps 11 bits of 24, bfloat16 8; both use tensor
+        cores.  Networks have a precision of their own and do not look at this one.
 
     Raises
     ------
