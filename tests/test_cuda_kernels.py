@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import device_arrays
 import fanin
 from cases import ACTIVATIONS, DROPOUTS, NEEDS_INPUT
 from compare import hash_of, same_bits, within
@@ -238,6 +239,78 @@ def test_activation_backward(rng, kind, dropout, dtype):
             (terms * WIDE[dtype] + UNIT[dtype]) * total + (slope * np.abs(da) * scale).sum(axis=0)
             + SMALLEST[dtype],
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("gap", (16, 5))
+def test_rows_with_something_between(rng, gap, dtype):
+    """Rows of wider matrices: with gaps that keep them at multiples of 16 bytes, and that do not.
+
+    What lies between the rows is not finite, and would be seen in the sums.
+    """
+    shape = (66, 48)
+
+    def laid_out(x):
+        whole = upload(np.pad(x, ((0, 0), (0, gap)), constant_values=np.nan), dtype)
+        view = device_arrays.from_dlpack(whole)[:, : shape[1]]
+        return _cuda.from_dlpack(view, "x", 0)
+
+    z, da = (rounded(rng.standard_normal(shape), dtype) for _ in range(2))
+    outputs = [poisoned(shape, dtype) for _ in range(4)]
+    sums = [poisoned(shape[1:], dtype) for _ in range(3)]
+    none, kind = (0, 0, 0, 0), ACTIVATIONS.index("silu")
+    for i, put in enumerate((lambda x: upload(x, dtype), laid_out)):
+        _cuda.activation_forward(put(z), outputs[i], kind, none, None, 0)
+        _cuda.activation_backward(put(da), put(z), outputs[i + 2], sums[i], kind, none, None, 0)
+    same_bits(download(outputs[1]), download(outputs[0]))
+    same_bits(download(outputs[3]), download(outputs[2]))
+    same_bits(download(sums[1]), download(sums[0]))
+    _cuda.column_sums(laid_out(da), sums[2], 0)
+    check_sums(download(sums[2]), da, dtype)
+
+
+def check_sums(got, x, dtype) -> None:
+    """A column is a chain of at most rows / 64 + 64 additions, and a rounding."""
+    size = np.abs(x).sum(axis=0)
+    bound = ((len(x) / 64 + 64) * WIDE[dtype] + UNIT[dtype]) * size + SMALLEST[dtype]
+    within(got, x.sum(axis=0), bound)
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (17000, 3)], ids="{0[0]}x{0[1]}".format)
+def test_column_sums(rng, shape, dtype):
+    x = rounded(rng.standard_normal(shape), dtype)
+    sums = poisoned(shape[1:], dtype)
+    _cuda.column_sums(upload(x, dtype), sums, 0)
+    check_sums(download(sums), x, dtype)
+    # and by way of the sums of blocks of rows
+    check_sums(backward(x, x, "identity", dtype)[1], x, dtype)
+
+
+@pytest.mark.parametrize("kind", ("identity", "tanh", "silu"))
+def test_dense_backward(rng, kind, dtype):
+    """da = dz w^T, then as activation_backward: the bound of the product goes through f'."""
+    for m, k, n in ((1, 5, 3), (65, 33, 20), (130, 72, 7)):
+        dz = rounded(rng.standard_normal((m, n)), dtype)
+        w = rounded(rng.standard_normal((k, n)) / np.sqrt(n), dtype)
+        z = rounded(np.clip(rng.standard_normal((m, k)) * 2, -6, 6), dtype)
+        saved = z if kind in NEEDS_INPUT else rounded(reference.activation_forward(z, kind), dtype)
+        below, db = poisoned((m, k), dtype), poisoned((k,), dtype)
+        _cuda.dense_backward(
+            upload(dz, dtype), upload(w, dtype), upload(saved, dtype), below, db,
+            ACTIVATIONS.index(kind), (0, 0, 0, 0), None, 0,
+        )  # fmt: skip
+        slope = np.ones_like(saved)
+        slope = reference.activation_backward(slope, saved, kind)
+        expected = dz @ w.T * slope
+        # the product is summed in `wide` and rounded; f' of these is at most 1.1 and as accurate
+        # as in test_activation_backward
+        size = np.abs(dz) @ np.abs(w).T
+        bound = (1.1 * ((n + 1) * WIDE[dtype] + UNIT[dtype]) + 16 * FUNCTION[dtype]) * size
+        bound += (16 + 48 * np.abs(z)) * WIDE[dtype] * size + UNIT[dtype] * np.abs(expected)
+        bound += SMALLEST[dtype]
+        within(download(below), expected, bound)
+        sums = (24 + m / 64) * WIDE[dtype] + UNIT[dtype]
+        total = np.abs(expected).sum(axis=0)
+        within(download(db), expected.sum(axis=0), bound.sum(axis=0) + sums * total)
 
 
 def dense(x, w, b, kind, dtype, dropout, with_stats, keep_z):

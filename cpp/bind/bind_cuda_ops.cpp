@@ -229,6 +229,38 @@ void activation_backward(const Array& da, const Array& saved, const Array& dz, c
   });
 }
 
+// dz of the layer below from dz of this one, whose weights are w.
+void dense_backward(const Array& dz, const Array& w, const Array& saved, const Array& below,
+                    const Array* db, int activation, const DropoutArguments& dropout_arguments,
+                    const Array* mask, uintptr_t stream) {
+  with_dtype(dz, "dz", [&]<class T>() {
+    const Context context = context_of(stream);
+    DenseBackward<T> layer{};
+    layer.dz = matrix<T>(dz, "dz");
+    layer.w = matrix<T>(w, "w", rows_in(w), layer.dz.cols);
+    const int64_t rows = layer.dz.rows, cols = layer.w.rows;
+    layer.below.dz = out_matrix<T>(below, "below", rows, cols);
+    layer.below.saved = rows_matrix<T>(saved, "saved", rows, cols);
+    layer.below.activation = activation_of(activation);
+    layer.below.dropout = dropout_of(dropout_arguments);
+    layer.below.mask = mask_of(layer.below.dropout, mask, rows, cols);
+    layer.below.db = out_vector_or_null<T>(db, "db", cols);
+    const Memory<double> scratch(db != nullptr ? column_sum_scratch(rows, cols) : 0,
+                                 context.stream);
+    layer.below.db_scratch = scratch.data();
+    check_apart(below, dz, "below");
+    check_apart(below, w, "below");
+    ops<T>().dense_backward(context, layer);
+  });
+}
+
+void column_sums(const Array& x, const Array& sums, uintptr_t stream) {
+  with_dtype(x, "x", [&]<class T>() {
+    const View<const T> view = rows_matrix<T>(x, "x", rows_in(x), cols_in(x));
+    ops<T>().column_sums(context_of(stream), view, out_vector<T>(sums, "sums", view.cols));
+  });
+}
+
 void batch_norm_forward(const Array& x, const Array& gamma, const Array& beta,
                         const Array& running_mean, const Array& running_var, const Array& y,
                         const Array* x_hat, const Array& inv_std, bool training, double momentum,
@@ -526,6 +558,8 @@ void bind_ops(py::module_& module) {
   module.def("dense_forward", &dense_forward);
   module.def("activation_forward", &activation_forward);
   module.def("activation_backward", &activation_backward);
+  module.def("dense_backward", &dense_backward);
+  module.def("column_sums", &column_sums);
   module.def("batch_norm_forward", &batch_norm_forward);
   module.def("batch_norm_backward", &batch_norm_backward);
   module.def("stats", &stats);

@@ -35,8 +35,8 @@ constexpr int rows_at_once = sizeof(T) == 2 ? 2 : 4;
 // How a matrix is cut into tiles.
 struct Tiles {
   int lanes;  // 8, 16 or 32
-  int64_t down, across;
-  dim3 grid() const { return dim3(unsigned(down * across)); }
+  unsigned down, across;
+  dim3 grid() const { return dim3(down * across); }
   dim3 block() const { return dim3(unsigned(lanes), groups); }
 };
 
@@ -51,7 +51,7 @@ Tiles tiles_of(int64_t rows, int64_t cols) {
   while (lanes > 8 && covered(lanes) > covered(8) + covered(8) / 8) {
     lanes /= 2;
   }
-  return {lanes, row_blocks(rows), divide_up(cols, lanes * Pack<T>::size)};
+  return {lanes, unsigned(row_blocks(rows)), unsigned(divide_up(cols, lanes * Pack<T>::size))};
 }
 
 // The first row and column of a thread's pack.
@@ -60,13 +60,13 @@ struct Place {
 };
 
 template <class T>
-__device__ __forceinline__ Place place_of(int64_t across) {
-  const int64_t down = blockIdx.x / across;
+__device__ __forceinline__ Place place_of(unsigned across) {
+  const unsigned down = blockIdx.x / across;
   return {down * row_block + threadIdx.y * thread_rows,
-          ((blockIdx.x - down * across) * blockDim.x + threadIdx.x) * Pack<T>::size};
+          (int64_t(blockIdx.x - down * across) * blockDim.x + threadIdx.x) * Pack<T>::size};
 }
 
-// Packs of the rows r, r + 1, ...; zero outside the matrix.
+// Packs of the rows r, r + 1, ...; zero outside the matrix. Columns have a unit stride.
 template <class T>
 __device__ __forceinline__ void load_rows(View<const T> x, int64_t r, int64_t c, bool packs,
                                           Pack<T> (&out)[rows_at_once<T>]) {
@@ -78,7 +78,7 @@ __device__ __forceinline__ void load_rows(View<const T> x, int64_t r, int64_t c,
 #pragma unroll
     for (int i = 0; i < rows_at_once<T>; ++i) {
       if (r + i < x.rows && c < x.cols) {
-        out[i] = load_pack(x.at(r + i, c));
+        out[i] = load_pack(x.data + (r + i) * x.row_stride + c);
       }
     }
   } else {
@@ -87,7 +87,7 @@ __device__ __forceinline__ void load_rows(View<const T> x, int64_t r, int64_t c,
 #pragma unroll
       for (int j = 0; j < Pack<T>::size; ++j) {
         if (r + i < x.rows && c + j < x.cols) {
-          out[i].v[j] = *x.at(r + i, c + j);
+          out[i].v[j] = x.data[(r + i) * x.row_stride + c + j];
         }
       }
     }
@@ -101,12 +101,12 @@ __device__ __forceinline__ void store_row(View<T> x, int64_t r, int64_t c, bool 
     return;
   }
   if (packs) {
-    store_pack(x.at(r, c), pack);
+    store_pack(x.data + r * x.row_stride + c, pack);
   } else {
 #pragma unroll
     for (int j = 0; j < Pack<T>::size; ++j) {
       if (c + j < x.cols) {
-        *x.at(r, c + j) = pack.v[j];
+        x.data[r * x.row_stride + c + j] = pack.v[j];
       }
     }
   }
@@ -145,7 +145,7 @@ Bounds<S> saturation_bounds(Activation kind) {
 // Shared memory: the tile of h, where there are moments.
 template <Activation K, class T>
 __global__ void __launch_bounds__(most_threads, 2)
-    activation_forward_kernel(ActivationForward<T> layer, const StepState* state, int64_t across,
+    activation_forward_kernel(ActivationForward<T> layer, const StepState* state, unsigned across,
                               bool packs, Bounds<Wide<T>> saturation) {
   using S = Wide<T>;
   constexpr int P = Pack<T>::size;
@@ -201,7 +201,7 @@ __global__ void __launch_bounds__(most_threads, 2)
   if (with_moments) {
     __syncthreads();
     const int64_t block = blockIdx.x / across, left = layer.a.rows - block * row_block;
-    const int64_t first_col = blockIdx.x % across * width;
+    const int64_t first_col = int64_t(blockIdx.x % across) * width;
     const int rows = int(left < row_block ? left : row_block);
     for (int col = threadIdx.y * blockDim.x + threadIdx.x; col < width;
          col += blockDim.x * groups) {
@@ -218,7 +218,7 @@ __global__ void __launch_bounds__(most_threads, 2)
 // `partial` (row blocks, n), where not null: the column sums of each tile's rows.
 template <Activation K, class T>
 __global__ void __launch_bounds__(most_threads, 2)
-    activation_backward_kernel(ActivationBackward<T> layer, int64_t across, bool packs,
+    activation_backward_kernel(ActivationBackward<T> layer, unsigned across, bool packs,
                                Wide<T>* partial) {
   using S = Wide<T>;
   constexpr int P = Pack<T>::size;
@@ -269,7 +269,7 @@ __global__ void __launch_bounds__(most_threads, 2)
     }
     __syncthreads();
     const int width = int(blockDim.x) * P;
-    const int64_t first_col = blockIdx.x % across * width;
+    const int64_t first_col = int64_t(blockIdx.x % across) * width;
     for (int col = threadIdx.y * blockDim.x + threadIdx.x; col < width;
          col += blockDim.x * groups) {
       S sum = of_group[0][col];
@@ -278,7 +278,7 @@ __global__ void __launch_bounds__(most_threads, 2)
         sum += of_group[g][col];
       }
       if (first_col + col < layer.dz.cols) {
-        partial[blockIdx.x / across * layer.dz.cols + first_col + col] = sum;
+        partial[int64_t(blockIdx.x / across) * layer.dz.cols + first_col + col] = sum;
       }
     }
   }
