@@ -1,8 +1,6 @@
 """The device: whether one can be used, and how."""
 
 import importlib
-import importlib.util
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -33,7 +31,10 @@ def compiled() -> ModuleType:
 
 def _cublas_folders() -> list[str]:
     """Return where the wheels nvidia-cublas and nvidia-cublas-cu12 have their library."""
-    found = importlib.util.find_spec("nvidia")
+    from importlib.util import find_spec  # here, where the device is: importing fanin needs neither
+    from pathlib import Path
+
+    found = find_spec("nvidia")
     places = [] if found is None else list(found.submodule_search_locations or ())
     folders = [Path(place) / part for place in places for part in ("cu13/lib", "cublas/lib")]
     return [str(folder) for folder in folders if folder.is_dir()]
