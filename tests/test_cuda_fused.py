@@ -5,7 +5,7 @@ On the emulated module, which has 4 multiprocessors, or on a GPU. How far result
 Products round their operands to a relative `unit` at most, float32's their sums instead, once for
 each of up to k terms. Errors of random sign add in squares: a product is then off by sqrt(2 / 3)
 unit of its norm, or sqrt(k / 3) unit where sums are rounded. From x to the first dw there are 2 L
-products in a row, and slopes of activations, at most 1.13, which average below 1. Thrice the root of
+products in a row, and activations between them, whose slopes average 1 or less. Thrice the root of
 the sum of squares, 3 sqrt(2 L) sqrt(2 / 3) unit, is the bound of `tolerance`.
 """
 
@@ -172,7 +172,7 @@ def test_losses(output: str, rows: int) -> None:
     check(Case((7, 20, 6), rows, "silu", output), FLOAT32)
 
 
-@pytest.mark.parametrize("product, layers", [(FLOAT32, 4), (BFLOAT16, 7)])
+@pytest.mark.parametrize(("product", "layers"), [(FLOAT32, 4), (BFLOAT16, 7)])
 def test_weights_that_do_not_fit(product: int, layers: int) -> None:
     """All of them would take 270 or 243 KB: they are brought in one layer after the other."""
     check(Case((128,) * (layers + 1), 100, "elu", "identity"), product)
@@ -357,7 +357,8 @@ def test_order_of_threads_does_not_matter() -> None:
         "for rows in (20, 300):\n"
         "    for product in t.UNITS:\n"
         "        case = t.Case((20, 70, 33, 5), rows, 'gelu', dropout=0.2, input_dropout=0.1)\n"
-        "        print(case.step(product)[1].tobytes().hex(), case.forward(product).tobytes().hex())"
+        "        for found in (case.step(product)[1], case.forward(product)):\n"
+        "            print(found.tobytes().hex())"
     )
     found = [
         subprocess.run(

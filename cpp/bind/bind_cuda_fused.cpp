@@ -71,7 +71,8 @@ class Inputs {
     if (!rows && from.rows != count) {
       refuse("x", std::to_string(count) + " rows");
     }
-    data_ = on_device(static_cast<const unsigned char*>(from.data), from.rows * cols * size, stream);
+    data_ =
+        on_device(static_cast<const unsigned char*>(from.data), from.rows * cols * size, stream);
     const int64_t* chosen = rows ? vector<int64_t>(*rows, "rows", rows->shape(0)) : nullptr;
     if (rows) {
       check_rows_of(chosen, rows->shape(0), from.rows);
@@ -79,14 +80,20 @@ class Inputs {
     }
     const int64_t wide = from.source == Source::float64 ? 8 : 4;
     const auto column = [&](const Optional& of, const char* name) {
-      return on_device(static_cast<const unsigned char*>(
-                           column_vector<float>(of, name, from.source, cols)),
-                       cols * wide, stream);
+      return on_device(
+          static_cast<const unsigned char*>(column_vector<float>(of, name, from.source, cols)),
+          cols * wide, stream);
     };
     shift_ = column(shift, "shift");
     factor_ = column(factor, "factor");
-    gather = {data_.data(), from.source,   cols,           1,
-              rows_.data(), scale,         shift_.data(),  factor_.data(),
+    gather = {data_.data(),
+              from.source,
+              cols,
+              1,
+              rows_.data(),
+              scale,
+              shift_.data(),
+              factor_.data(),
               {nullptr, count, cols, cols, 1}};
   }
   Gather<float> gather{};
@@ -157,20 +164,17 @@ std::pair<double, py::array_t<float>> bound_step(
   const Inputs inputs(x, rows, scale, shift, factor, given, network.layers[0].fan_in, stream);
   const auto label =
       on_device(vector_or_null<int64_t>(labels, "labels", all), labels ? all : 0, stream);
-  const auto target = on_device(
-      targets ? rows_matrix<float>(*targets, "targets", all, fan_out).data : nullptr,
-      all * fan_out, stream);
+  const auto target =
+      on_device(targets ? rows_matrix<float>(*targets, "targets", all, fan_out).data : nullptr,
+                all * fan_out, stream);
   const auto weight =
       on_device(vector_or_null<float>(sample_weight, "sample_weight", all), all, stream);
   const auto of_class =
       on_device(vector_or_null<float>(class_weight, "class_weight", fan_out), fan_out, stream);
-  const FusedTargets wanted{FusedLoss(loss),
-                            label.data(),
-                            rows_of<const float>(target.data(), all, fan_out, fan_out),
-                            weight.data(),
-                            of_class.data(),
-                            label_smoothing,
-                            form_of(form)};
+  const FusedTargets wanted{
+      FusedLoss(loss), label.data(),    rows_of<const float>(target.data(), all, fan_out, fan_out),
+      weight.data(),   of_class.data(), label_smoothing,
+      form_of(form)};
   Gather<float> batch = inputs.gather;
   batch.out.rows = batch_rows;
   FusedUpdate rule{};
@@ -226,7 +230,8 @@ void bind_fused(py::module_& module) {
   module.def(
       "fused_supports",
       [](const std::vector<FusedLayerArguments>& layers, int product) {
-        return layers.size() <= fused_deepest && fused_supports(fused_network(layers, product, 0, 0));
+        return layers.size() <= fused_deepest &&
+               fused_supports(fused_network(layers, product, 0, 0));
       },
       py::arg("layers"), py::arg("product"));
   module.def("fused_forward", bound_forward, py::arg("layers"), py::arg("product"),

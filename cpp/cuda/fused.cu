@@ -1,10 +1,10 @@
 // Whole small networks in one kernel.
 //
-// A block takes tiles of rows, 16 to 128 of them. A tile's activations lie in shared memory, rounded
-// to what products read, beside the weights: nothing of a tile is in the device's memory but x, the
-// targets and, outside training, the output. A warp has one strip of 16 rows, all of its columns or
-// a part of them, in registers: bias, activation, dropout, derivative and loss are computed where
-// the product's sums are.
+// A block takes tiles of rows, 16 to 128 of them. A tile's activations lie in shared memory,
+// rounded to what products read, beside the weights: nothing of a tile is in the device's memory
+// but x, the targets and, outside training, the output. A warp has one strip of 16 rows, all of its
+// columns or a part of them, in registers: bias, activation, dropout, derivative and loss are
+// computed where the product's sums are.
 //
 // Backward, dz of a layer takes the place of the layer's output. Every activation of a tile is
 // kept, none is recomputed; where the derivative needs z (needs_z), it is kept as well, made from z
@@ -31,6 +31,7 @@
 #include <algorithm>
 
 #include "activation.cuh"
+#include "loss.cuh"
 #include "piece.cuh"
 #include "random.cuh"
 #include "rules.cuh"
@@ -50,31 +51,32 @@ struct Units {
   uint32_t threshold;     // of their dropout
   uint32_t layer;         // the part of its key
   float scale;
+  int stride;  // elements from row to row
   // Where they lie in shared memory, in bytes; the bits of their mask, a byte for 8 rows of a
   // column; and what the gradient is to be multiplied with, where needs_z(activation).
   int at, kept, slope;
 };
 
 struct Weights {
-  int place;       // of w in the flat vectors; b comes behind it
-  int w, b;        // in shared memory, in bytes
-  int dw, db;      // in a block's sums
-  int db_strip;    // db in the sums of a strip
+  int place;     // of w in the flat vectors; b comes behind it
+  int w, b;      // in shared memory, in bytes
+  int dw, db;    // in a block's sums
+  int db_strip;  // db in the sums of a strip
 };
 
 struct Plan {
   Units units[fused_deepest + 1];  // layer l is between units l and l + 1
   Weights layers[fused_deepest];
-  int count;           // of layers
-  int strips;          // of 16 rows in a tile
-  bool resident;       // all weights are in shared memory; else those of one layer
-  bool sums_on_chip;   // dw is summed there, else in the device's memory
+  int count;             // of layers
+  int strips;            // of 16 rows in a tile
+  bool resident;         // all weights are in shared memory; else those of one layer
+  bool sums_on_chip;     // dw is summed there, else in the device's memory
   int sums, strip_sums;  // where, in bytes; db of each strip
-  int parameters;      // the length of the flat vectors
-  int biases;          // of all layers
-  int sums_size;       // of a block's sums, a multiple of 4; db begins at sums_size - padded biases
+  int parameters;        // the length of the flat vectors
+  int biases;            // of all layers
+  int sums_size;  // of a block's sums, a multiple of 4; db begins at sums_size - padded biases
   int db_begin;
-  int bytes;           // of shared memory
+  int bytes;  // of shared memory
   int blocks;
 
   __host__ __device__ int rows() const { return 16 * strips; }
@@ -117,9 +119,9 @@ struct Finish {
   const Rates* rates;
   const StepState* state;
   double* number;
-  double slope;       // a factor of all gradients
-  double value;       // of the loss
-  double columns;     // what the sum of weights is multiplied with
+  double slope;    // a factor of all gradients
+  double value;    // of the loss
+  double columns;  // what the sum of weights is multiplied with
 };
 
 // ---- pieces of the kernel. `most` is how many groups of 8 columns a lane has room for.
@@ -189,7 +191,8 @@ __device__ __forceinline__ Pack<float> derived(Activation kind, Pack<float> g) {
 
 // w and b of a layer into shared memory, zeros behind them.
 template <class In>
-__device__ void load_weights(const Plan& plan, int l, const float* parameters) {
+__device__ __attribute__((noinline)) void load_weights(const Plan& plan, int l,
+                                                       const float* parameters) {
   const int k = plan.units[l].width, n = plan.units[l + 1].width;
   const int quads = padded(n) / 4, stride = stride_of<In>(n);
   const float* w = parameters + plan.layers[l].place;
@@ -217,7 +220,8 @@ __device__ void load_weights(const Plan& plan, int l, const float* parameters) {
 }
 
 // One number of x as `Gather` converts it.
-__device__ float input_of(const Gather<float>& x, int64_t row, int64_t col) {
+__device__ __attribute__((noinline)) float input_of(const Gather<float>& x, int64_t row,
+                                                    int64_t col) {
   const int64_t at = row * x.row_stride + col * x.col_stride;
   if (x.source == Source::float64) {
     const double from = static_cast<const double*>(x.x)[at];
@@ -237,8 +241,9 @@ __device__ float input_of(const Gather<float>& x, int64_t row, int64_t col) {
 }
 
 // Which of 8 rows of a column are kept, one bit each.
-__device__ __forceinline__ unsigned char kept_rows(const Batch& batch, uint64_t step,
-                                                   const Units& units, int64_t r8, int col) {
+__device__ __attribute__((noinline)) unsigned char kept_rows(const Batch& batch, uint64_t step,
+                                                             const Units& units, int64_t r8,
+                                                             int col) {
   const PhiloxBlock words =
       philox(uint32_t(col), uint32_t(r8), philox_c2(step, units.layer, stream_dropout),
              uint32_t(step), uint32_t(batch.seed), uint32_t(batch.seed >> 32));
@@ -260,7 +265,7 @@ __device__ __forceinline__ bool is_kept(const Units& units, int row, int col) {
 template <class In>
 __device__ void load_inputs(const Plan& plan, const Batch& batch, int64_t r0) {
   const Units& units = plan.units[0];
-  const int k = units.width, quads = padded(k) / 4, stride = stride_of<In>(k);
+  const int k = units.width, quads = padded(k) / 4, stride = units.stride;
   In* to = at_byte<In>(units.at);
   const float scale = float(batch.x.scale);
 #pragma unroll 4
@@ -311,7 +316,7 @@ template <class In, int most>
 __device__ __forceinline__ void store_piece(const float (&v)[most][4], int groups, int strip,
                                             int c0, const Units& units) {
   using L = Lane<In>;
-  const int stride = stride_of<In>(units.width);
+  const int stride = units.stride;
   In* to = at_byte<In>(units.at) + strip * 16 * stride + c0;
 #pragma unroll
   for (int j = 0; j < most; ++j) {
@@ -339,7 +344,7 @@ __device__ __forceinline__ void activate_piece(float (&v)[most][4], int groups, 
   using L = Lane<In>;
   const bool drops = training && units.threshold > 0;
   const bool keeps_slope = training && needs_z(units.activation);
-  const int stride = stride_of<In>(units.width);
+  const int stride = units.stride;
   In* slopes = at_byte<In>(units.slope) + strip * 16 * stride + c0;
 #pragma unroll
   for (int j = 0; j < most; ++j) {
@@ -377,7 +382,7 @@ __device__ __forceinline__ void derive_piece(float (&v)[most][4], int groups, in
                                              const Units& units) {
   using L = Lane<In>;
   const bool drops = units.threshold > 0, has_slope = needs_z(units.activation);
-  const int stride = stride_of<In>(units.width);
+  const int stride = units.stride;
   const In* saved = at_byte<In>(has_slope ? units.slope : units.at) + strip * 16 * stride + c0;
   const float keep = 1 / units.scale;
 #pragma unroll
@@ -411,169 +416,99 @@ __device__ __forceinline__ void derive_piece(float (&v)[most][4], int groups, in
 
 // ---- losses; as in loss.cu, but dz is not divided yet
 
-__device__ __forceinline__ double cut(const LossForm& form, double loss) {
-  return loss < form.least ? form.least : loss > form.most ? form.most : loss;
-}
-
-// What z costs against t. NaN stays NaN.
-__device__ __forceinline__ float cross_entropy(const LossForm& form, float z, float t) {
-  if (form.clip == 0) {
-    return fmaf(-z, t, softplus<false>(z));
-  }
-  const float least = float(form.clip), most = 1 - least;
-  float p = sigmoid<false>(z);
-  p = p > most ? most : p;
-  p = p < least ? least : p;
-  return -fmaf(t, logf(p), (1 - t) * logf(1 - p));
-}
-
-// The rows of a strip that a lane shares with its neighbours.
-template <class In>
-struct LossRows {
-  static constexpr int count = Lane<In>::rows;
-  bool here[count];
-  int64_t source[count], label[count];
-  float weight[count];  // of the sample
+// The row of a strip that two lanes share, one of even columns and one of odd ones.
+struct LossRow {
+  bool here;
+  int64_t source, label;
+  float weight;  // of the sample
 };
 
-// z of whole rows becomes dz. The lane that comes first in a row adds what the row costs and weighs.
-template <class In, int most>
-__device__ __forceinline__ void take_loss(float (&z)[most][4], int groups, int n,
-                                          const FusedTargets& targets, const LossRows<In>& rows,
-                                          double& loss, double& weight) {
-  using L = Lane<In>;
-  const float smooth = float(targets.label_smoothing);
-  float cost[L::rows] = {}, total[L::rows] = {};  // softmax: sum v q; and that times log sum exp z
-  if (targets.loss == FusedLoss::softmax) {
-    const float off = smooth / float(n), on = 1 - smooth;
-    // v_c q_c: the target distribution times the class weights.
-    const auto target = [&](int r, int c) {
-      float q = c == rows.label[r] ? off + on : off;
-      if (targets.labels == nullptr) {
-        q = rows.here[r] ? fmaf(on, *targets.targets.at(rows.source[r], c), off) : 0.0f;
-      }
-      return targets.class_weight != nullptr ? q * targets.class_weight[c] : q;
-    };
-    float largest[L::rows], sum[L::rows] = {}, dots[L::rows] = {};
-#pragma unroll
-    for (int r = 0; r < L::rows; ++r) {
-      largest[r] = -INFINITY;
-    }
-#pragma unroll
-    for (int j = 0; j < most; ++j) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        if (j < groups && 8 * j + L::col(i) < n) {
-          largest[L::row_of(i)] = larger(z[j][i], largest[L::row_of(i)]);
-        }
-      }
-    }
-#pragma unroll
-    for (int r = 0; r < L::rows; ++r) {
-      largest[r] = L::largest_along_row(largest[r]);
-    }
-#pragma unroll
-    for (int j = 0; j < most; ++j) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int r = L::row_of(i), c = 8 * j + L::col(i);
-        if (j < groups && c < n) {
-          const float below = z[j][i] - largest[r], q = target(r, c);
-          z[j][i] = expf(below);
-          sum[r] += z[j][i];
-          total[r] += q;
-          // A target of zero counts nothing, even where z is -inf.
-          dots[r] = q == 0 ? dots[r] : fmaf(q, below, dots[r]);
-        }
-      }
-    }
-#pragma unroll
-    for (int r = 0; r < L::rows; ++r) {
-      sum[r] = L::along_row(sum[r]);
-      total[r] = L::along_row(total[r]);
-      dots[r] = L::along_row(dots[r]);
-    }
-#pragma unroll
-    for (int j = 0; j < most; ++j) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int r = L::row_of(i), c = 8 * j + L::col(i);
-        if (j < groups && c < n) {
-          z[j][i] = rows.weight[r] * (z[j][i] * (total[r] / sum[r]) - target(r, c));
-        }
-      }
-    }
-#pragma unroll
-    for (int r = 0; r < L::rows; ++r) {
-      if (rows.here[r] && L::col(0) == 0) {
-        const double row = double(total[r]) * double(logf(sum[r])) - double(dots[r]);
-        loss += double(rows.weight[r]) * cut(targets.form, row);
-        const bool by_class = targets.labels != nullptr && targets.class_weight != nullptr;
-        weight += double(rows.weight[r]) *
-                  (by_class ? double(targets.class_weight[rows.label[r]]) : 1.0);
-      }
-    }
-  } else {
-#pragma unroll
-    for (int j = 0; j < most; ++j) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int r = L::row_of(i), c = 8 * j + L::col(i);
-        if (j < groups && c < n && rows.here[r]) {
-          float t = *targets.targets.at(rows.source[r], c), slope;
-          if (targets.loss == FusedLoss::sigmoid) {
-            t = fmaf(1 - smooth, t, smooth / 2);
-            slope = sigmoid<false>(z[j][i]) - t;
-            cost[r] += cross_entropy(targets.form, z[j][i], t);
-          } else {
-            slope = z[j][i] - t;
-            cost[r] = fmaf(slope, slope, cost[r]);
-          }
-          z[j][i] = rows.weight[r] * slope;
-        }
-      }
-    }
-#pragma unroll
-    for (int r = 0; r < L::rows; ++r) {
-      cost[r] = L::along_row(cost[r]);
-      if (rows.here[r] && L::col(0) == 0) {
-        loss += double(rows.weight[r]) * double(cost[r]);
-        weight += double(rows.weight[r]);
-      }
+__device__ __forceinline__ LossRow loss_row(const Batch& batch, int64_t row, int n) {
+  LossRow at{row < batch.rows(), 0, -1, 1};
+  if (at.here) {
+    const FusedTargets& targets = batch.targets;
+    at.source = batch.source_row(row);
+    at.weight = targets.sample_weight != nullptr ? targets.sample_weight[at.source] : 1.0f;
+    if (targets.labels != nullptr) {
+      // They were checked, but may have been written to since.
+      const int64_t label = targets.labels[at.source];
+      at.label = label >= 0 && label < n ? label : 0;
     }
   }
-#pragma unroll
-  for (int j = 0; j < most; ++j) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      if (!rows.here[L::row_of(i)] || 8 * j + L::col(i) >= n) {
-        z[j][i] = 0;
-      }
-    }
-  }
+  return at;
 }
 
+__device__ __forceinline__ float of_both(float x) { return x + __shfl_xor_sync(all_lanes, x, 1); }
+
+// z of a strip, in float where its dz is to be, becomes dz: `z` is the lane's row, whose elements
+// in float and then as In begin at the same place. The even lane adds what the row costs and
+// weighs.
 template <class In>
-__device__ LossRows<In> loss_rows(const Batch& batch, int64_t r0, int n) {
-  LossRows<In> rows;
-#pragma unroll
-  for (int i = 0; i < 4; i += Lane<In>::neighbours) {
-    const int r = Lane<In>::row_of(i);
-    const int64_t row = r0 + Lane<In>::row(i);
-    rows.here[r] = row < batch.rows();
-    rows.source[r] = rows.here[r] ? batch.source_row(row) : 0;
-    rows.weight[r] = batch.targets.sample_weight != nullptr && rows.here[r]
-                         ? batch.targets.sample_weight[rows.source[r]]
-                         : 1.0f;
-    int64_t label = -1;
-    if (batch.targets.labels != nullptr) {
-      // They were checked, but may have been written to since.
-      label = rows.here[r] ? batch.targets.labels[rows.source[r]] : 0;
-      label = label >= 0 && label < n ? label : 0;
+__device__ void take_loss(float* z, int n, const FusedTargets& targets, const LossRow& row,
+                          double& loss, double& weight) {
+  const int odd = lane_of_warp() % 2, columns = padded(n);
+  const float smooth = float(targets.label_smoothing);
+  In* dz = reinterpret_cast<In*>(z);
+  float cost = 0, p_scale = 0, largest = -INFINITY;
+  // v_c q_c of a softmax, the target distribution times the class weights; or the target.
+  const auto target = [&](int c) {
+    const float t =
+        targets.labels != nullptr ? float(c == row.label) : *targets.targets.at(row.source, c);
+    if (targets.loss == FusedLoss::squared) {
+      return t;
     }
-    rows.label[r] = label;
+    if (targets.loss == FusedLoss::sigmoid) {
+      return fmaf(1 - smooth, t, smooth / 2);
+    }
+    const float q = fmaf(1 - smooth, t, smooth / float(n));
+    return targets.class_weight != nullptr ? q * targets.class_weight[c] : q;
+  };
+  const int end = row.here ? n : 0;
+  if (targets.loss == FusedLoss::softmax) {
+    for (int c = odd; c < end; c += 2) {
+      largest = larger(z[c], largest);
+    }
+    largest = larger(largest, __shfl_xor_sync(all_lanes, largest, 1));
+    float sum = 0, total = 0, dots = 0;
+#pragma unroll 2
+    for (int c = odd; c < end; c += 2) {
+      const float below = z[c] - largest, q = target(c);
+      sum += expf(below);
+      total += q;
+      // A target of zero counts nothing, even where z is -inf.
+      dots = q == 0 ? dots : fmaf(q, below, dots);
+    }
+    sum = of_both(sum);
+    total = of_both(total);
+    dots = of_both(dots);
+    p_scale = total / sum;
+    const double whole = double(total) * double(logf(sum)) - double(dots);
+    loss += odd == 0 && row.here ? double(row.weight) * cut(targets.form, whole) : 0;
   }
-  return rows;
+#pragma unroll 2
+  for (int c = odd; c < columns; c += 2) {
+    float slope = 0;
+    if (c < end) {
+      const float t = target(c);
+      if (targets.loss == FusedLoss::softmax) {
+        slope = expf(z[c] - largest) * p_scale - t;
+      } else if (targets.loss == FusedLoss::sigmoid) {
+        slope = sigmoid<false>(z[c]) - t;
+        cost += cross_entropy(targets.form, z[c], t);
+      } else {
+        slope = z[c] - t;
+        cost = fmaf(slope, slope, cost);
+      }
+    }
+    __syncwarp();  // what lies here was read
+    dz[c] = rounded<In>(row.weight * slope);
+  }
+  cost = of_both(cost);
+  if (odd == 0 && row.here) {
+    loss += double(row.weight) * double(cost);
+    const bool by_class = targets.labels != nullptr && targets.class_weight != nullptr;
+    weight += double(row.weight) * (by_class ? double(targets.class_weight[row.label]) : 1.0);
+  }
 }
 
 // ---- the end of a step
@@ -596,8 +531,8 @@ __device__ int parameter_of(const Plan& plan, int e, bool& is_weight) {
       const int i = in_layer % 4, rows_apart = 16 / L::rows;
       const int across = dw_pieces_across(n);
       const int row = piece / across * 16 + lane / L::across + L::row_of(i) * rows_apart;
-      const int col = piece % across * 32 + group * 8 + lane % L::across * L::neighbours +
-                      i % L::neighbours;
+      const int col =
+          piece % across * 32 + group * 8 + lane % L::across * L::neighbours + i % L::neighbours;
       return row < k && col < n ? layer.place + row * n + col : -1;
     }
   }
@@ -707,6 +642,8 @@ __global__ void __launch_bounds__(threads, training ? 1 : 2)
   float* strip_sums = at_byte<float>(plan.strip_sums) + strip * plan.biases;
   float* own_sums = batch.sums + int64_t(blockIdx.x) * plan.sums_size;
   float* sums = plan.sums_on_chip ? at_byte<float>(plan.sums) : own_sums;
+  // z of the output and its gradient begin at the same places.
+  const int z_stride = plan.units[plan.count].stride * int(sizeof(In)) / int(sizeof(float));
   double loss = 0, weight = 0;
 
   if (plan.resident) {
@@ -756,13 +693,7 @@ __global__ void __launch_bounds__(threads, training ? 1 : 2)
 
     for (int l = 0; l <= last; ++l) {
       const Units &from = plan.units[l], &to = plan.units[l + 1];
-      const int stride = stride_of<In>(from.width);
       int c0, groups = groups_of(to.width, c0);
-      const bool whole = training && l == last;  // the loss sees whole rows
-      if (whole) {
-        c0 = 0;
-        groups = part == 0 ? padded(to.width) / 8 : 0;
-      }
       if (groups > 0) {
         float v[most][4];
         const float* b = at_byte<float>(plan.layers[l].b) + c0;
@@ -773,20 +704,10 @@ __global__ void __launch_bounds__(threads, training ? 1 : 2)
             v[j][i] = j < groups ? b[8 * j + L::col(i)] : 0.0f;
           }
         }
-        add_product<false, false>(v, at_byte<In>(from.at) + strip * 16 * stride, stride,
+        add_product<false, false>(v, at_byte<In>(from.at) + strip * 16 * from.stride, from.stride,
                                   at_byte<In>(plan.layers[l].w) + c0, stride_of<In>(to.width),
                                   padded(from.width), groups);
-        if (whole) {
-          const LossRows<In> rows = loss_rows<In>(batch, r0 + strip * 16, to.width);
-          take_loss<In>(v, groups, to.width, batch.targets, rows, loss, weight);
-          store_piece<In>(v, groups, strip, c0, to);
-#pragma unroll
-          for (int j = 0; j < most; ++j) {
-            if (j < groups) {
-              L::add_columns(v[j], strip_sums + plan.layers[l].db_strip + 8 * j);
-            }
-          }
-        } else {
+        if (l < last) {
           if (training && to.threshold > 0) {
             for (int e = lane; e < 2 * 8 * groups; e += warp_size) {
               const int below = e / (8 * groups), c = c0 + e % (8 * groups);
@@ -796,28 +717,35 @@ __global__ void __launch_bounds__(threads, training ? 1 : 2)
             }
             __syncwarp();
           }
-          if (training || l < last) {
-            activate_piece<In, training>(v, groups, strip, c0, to);
-            store_piece<In>(v, groups, strip, c0, to);
-          } else {
+          activate_piece<In, training>(v, groups, strip, c0, to);
+          store_piece<In>(v, groups, strip, c0, to);
+        } else {
+          const int64_t first = r0 + strip * 16;
+          float* z = at_byte<float>(to.at) + strip * 16 * z_stride + c0;
 #pragma unroll
-            for (int j = 0; j < most; ++j) {
+          for (int j = 0; j < most; ++j) {
 #pragma unroll
-              for (int i = 0; i < 4; ++i) {
-                const int64_t row = r0 + strip * 16 + L::row(i);
-                const int col = c0 + 8 * j + L::col(i);
-                if (j < groups && row < batch.rows() && col < to.width) {
-                  *batch.out.at(row, col) = v[j][i];
+            for (int i = 0; i < 4; ++i) {
+              const int row = L::row(i), col = 8 * j + L::col(i);
+              if (training) {
+                if (j < groups) {
+                  z[row * z_stride + col] = v[j][i];
                 }
+              } else if (j < groups && first + row < batch.rows() && c0 + col < to.width) {
+                *batch.out.at(first + row, c0 + col) = v[j][i];
               }
             }
           }
         }
       }
+      meet();
       if (training && l == last) {
+        if (part == 0) {
+          const int row = strip * 16 + lane / 2;
+          take_loss<In>(at_byte<float>(to.at) + row * z_stride, to.width, batch.targets,
+                        loss_row(batch, r0 + row, to.width), loss, weight);
+        }
         __syncthreads();
-      } else {
-        meet();
       }
       if (!plan.resident && l < last) {
         load_weights<In>(plan, l + 1, batch.parameters);
@@ -828,8 +756,16 @@ __global__ void __launch_bounds__(threads, training ? 1 : 2)
     for (int l = last; training && l >= 0; --l) {
       const Units &from = plan.units[l], &to = plan.units[l + 1];
       const int k = padded(from.width), n = padded(to.width);
-      const int stride = stride_of<In>(from.width), dz_stride = stride_of<In>(to.width);
+      const int w_stride = stride_of<In>(to.width);
       const In* dz = at_byte<In>(to.at);
+      for (int c = part * warp_size + lane; c < to.width; c += parts * warp_size) {
+        float sum = 0;
+#pragma unroll
+        for (int r = 0; r < 16; ++r) {
+          sum += value_of(dz[(strip * 16 + r) * to.stride + c]);
+        }
+        strip_sums[plan.layers[l].db_strip + c] += sum;
+      }
       float v[most][4];
       int c0, groups = groups_of(from.width, c0);
       groups = l > 0 ? groups : 0;
@@ -841,8 +777,8 @@ __global__ void __launch_bounds__(threads, training ? 1 : 2)
             v[j][i] = 0;
           }
         }
-        add_product<false, true>(v, dz + strip * 16 * dz_stride, dz_stride,
-                                 at_byte<In>(plan.layers[l].w) + c0 * dz_stride, dz_stride, n,
+        add_product<false, true>(v, dz + strip * 16 * to.stride, to.stride,
+                                 at_byte<In>(plan.layers[l].w) + c0 * w_stride, w_stride, n,
                                  groups);
         derive_piece<In>(v, groups, strip, c0, from);
       }
@@ -863,13 +799,12 @@ __global__ void __launch_bounds__(threads, training ? 1 : 2)
             dw[j][i] = before.v[i];
           }
         }
-        add_product<true, false>(dw, at_byte<In>(from.at) + row, stride, dz + col, dz_stride,
+        add_product<true, false>(dw, at_byte<In>(from.at) + row, from.stride, dz + col, to.stride,
                                  plan.rows(), dw_columns);
 #pragma unroll
         for (int j = 0; j < dw_groups; ++j) {
           if (j < dw_columns) {
-            store_pack(at + j * group_size,
-                       Pack<float>{{dw[j][0], dw[j][1], dw[j][2], dw[j][3]}});
+            store_pack(at + j * group_size, Pack<float>{{dw[j][0], dw[j][1], dw[j][2], dw[j][3]}});
           }
         }
       }
@@ -879,12 +814,6 @@ __global__ void __launch_bounds__(threads, training ? 1 : 2)
       __syncthreads();  // all have read this layer's input and weights
       if (groups > 0) {
         store_piece<In>(v, groups, strip, c0, from);
-#pragma unroll
-        for (int j = 0; j < most; ++j) {
-          if (j < groups) {
-            L::add_columns(v[j], strip_sums + plan.layers[l - 1].db_strip + c0 + 8 * j);
-          }
-        }
       }
       if (!plan.resident && l > 1) {
         load_weights<In>(plan, l - 1, batch.parameters);
@@ -927,13 +856,11 @@ __global__ void __launch_bounds__(threads, training ? 1 : 2)
     *finish.number = loss * finish.value * factor;
   }
   const Settings<float> settings = settings_of(finish);
-#pragma unroll 4
   for (int e = int(threadIdx.x); e < plan.sums_size; e += threads) {
     bool is_weight;
     const int place = parameter_of<L>(plan, e, is_weight);
     if (place >= 0) {
-      finish_parameter(finish, settings, place, is_weight, sum_of(e),
-                       float(finish.slope * factor));
+      finish_parameter(finish, settings, place, is_weight, sum_of(e), float(finish.slope * factor));
     }
   }
 }
@@ -974,9 +901,13 @@ Plan lay_out(const FusedNetwork& network, bool training, int strips, bool reside
                              uint32_t layer) {
     Units& units = plan.units[l];
     const float scale = float(65536.0 / (65536.0 - threshold));
-    units = {width, made_by, training ? threshold : 0, layer, training ? scale : 1.0f, 0, 0, 0};
+    // z of the output lies in float where its gradient is to be.
+    const int bytes = training && l == plan.count ? padded(width) * 4 + 16 : row_bytes(width);
+    units = {
+        width, made_by, training ? threshold : 0, layer, training ? scale : 1.0f, bytes / size, 0,
+        0,     0};
     if (training) {
-      units.at = take(plan.rows() * row_bytes(width));
+      units.at = take(plan.rows() * bytes);
       units.kept = units.threshold > 0 ? take(plan.rows() / 8 * padded(width)) : 0;
       units.slope = needs_z(made_by) ? take(plan.rows() * row_bytes(width)) : 0;
     }
@@ -1002,14 +933,16 @@ Plan lay_out(const FusedNetwork& network, bool training, int strips, bool reside
       plan.layers[l].w = at;
     }
   }
-  if (!training) {  // the units of two layers, in turn
+  if (!training) {  // the units of two layers, in turn; strips lie at the same places in all
     int widest = 0;
     for (int l = 0; l <= plan.count; ++l) {
       widest = std::max(widest, plan.units[l].width);
     }
-    const int at[2] = {take(plan.rows() * row_bytes(widest)), take(plan.rows() * row_bytes(widest))};
+    const int bytes = row_bytes(widest);
+    const int at[2] = {take(plan.rows() * bytes), take(plan.rows() * bytes)};
     for (int l = 0; l <= plan.count; ++l) {
       plan.units[l].at = at[l % 2];
+      plan.units[l].stride = bytes / size;
     }
     return plan;
   }

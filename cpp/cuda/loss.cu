@@ -19,6 +19,7 @@
 #include <type_traits>
 
 #include "lanes.cuh"
+#include "loss.cuh"
 #include "math.cuh"
 #include "row_group.cuh"
 
@@ -40,11 +41,6 @@ template <class T>
 __device__ Wide<T> d_factor(const Loss<T>& loss, int64_t r, double factor) {
   const double weight = loss.sample_weight != nullptr ? double(loss.sample_weight[r]) : 1;
   return Wide<T>(factor * loss.form.gradient * weight / loss.divisor);
-}
-
-// The loss within the ends of the form; NaN is neither below nor above.
-__device__ double cut(const LossForm& form, double loss) {
-  return loss < form.least ? form.least : loss > form.most ? form.most : loss;
 }
 
 // v_c q_c, the target distribution of a row times the class weights.
@@ -201,19 +197,6 @@ __global__ void __launch_bounds__(threads) softmax_rows(View<const T> z, View<T>
 }
 
 // ---- sums of terms: of(z, target, slope) returns one and sets its derivative
-
-// What z costs against t. NaN stays NaN.
-template <class Number>
-__device__ Number cross_entropy(const LossForm& form, Number z, Number t) {
-  if (form.clip == 0) {
-    return fma(-z, t, softplus<false>(z));
-  }
-  const Number least = Number(form.clip), most = 1 - least;
-  Number p = sigmoid<false>(z);
-  p = p > most ? most : p;
-  p = p < least ? least : p;
-  return -fma(t, log(p), (1 - t) * log(1 - p));
-}
 
 template <class Number>
 struct Sigmoid {

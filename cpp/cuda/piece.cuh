@@ -60,40 +60,6 @@ struct Lane {
   __device__ static __forceinline__ int col(int i) {
     return lane_of_warp() % across * neighbours + i % neighbours;
   }
-
-  // Sums over the lanes that share a row, and the largest, in each of them.
-  __device__ static __forceinline__ float along_row(float x) {
-#pragma unroll
-    for (int away = across / 2; away > 0; away /= 2) {
-      x += __shfl_xor_sync(all_lanes, x, away);
-    }
-    return x;
-  }
-  __device__ static __forceinline__ float largest_along_row(float x) {
-#pragma unroll
-    for (int away = across / 2; away > 0; away /= 2) {
-      x = larger(x, __shfl_xor_sync(all_lanes, x, away));
-    }
-    return x;
-  }
-  // sums[col] += those of a group down its 16 rows.
-  __device__ static __forceinline__ void add_columns(const float (&g)[4], float* sums) {
-#pragma unroll
-    for (int c = 0; c < neighbours; ++c) {
-      float x = 0;
-#pragma unroll
-      for (int i = c; i < 4; i += neighbours) {
-        x += g[i];
-      }
-#pragma unroll
-      for (int away = across; away < warp_size; away *= 2) {
-        x += __shfl_xor_sync(all_lanes, x, away);
-      }
-      if (lane_of_warp() < across) {
-        sums[col(c)] += x;
-      }
-    }
-  }
 };
 
 // sum (16, 8 groups) += a (16, k) @ b (k, 8 groups); k a multiple of 16, groups even. Element
@@ -108,13 +74,15 @@ __device__ __forceinline__ void add_product(float (&sum)[most][4], const In* a, 
                              : a + lane % 16 * a_stride + lane / 16 * 8;
     const In* b_row = b_down ? b + (lane % 8 + lane / 16 * 8) * b_stride + lane / 8 % 2 * 8
                              : b + (lane % 8 + lane / 8 % 2 * 8) * b_stride + lane / 16 * 8;
+#pragma unroll 2
     for (int p = 0; p < k; p += 16) {
       uint32_t of_a[4], of_b[4];
       load_matrices<a_down>(of_a, a_row + (a_down ? p * a_stride : p));
 #pragma unroll
       for (int j = 0; j < most; j += 2) {
         if (j < groups) {
-          load_matrices<!b_down>(of_b, b_row + (b_down ? 8 * j * b_stride + p : p * b_stride + 8 * j));
+          load_matrices<!b_down>(of_b,
+                                 b_row + (b_down ? 8 * j * b_stride + p : p * b_stride + 8 * j));
           multiply_add<In>(sum[j], of_a, of_b[0], of_b[1]);
           multiply_add<In>(sum[j + 1], of_a, of_b[2], of_b[3]);
         }
@@ -122,6 +90,7 @@ __device__ __forceinline__ void add_product(float (&sum)[most][4], const In* a, 
     }
   } else if constexpr (std::is_same_v<In, tf32>) {
     const auto bits = [](const tf32* x) { return __float_as_uint(x->value); };
+#pragma unroll 1
     for (int p = 0; p < k; p += 8) {
       uint32_t of_a[4];
 #pragma unroll
@@ -144,6 +113,7 @@ __device__ __forceinline__ void add_product(float (&sum)[most][4], const In* a, 
     }
   } else {
     using L = Lane<float>;
+#pragma unroll 1
     for (int p = 0; p < k; p += 4) {
       Pack<float> of_a[4];
 #pragma unroll

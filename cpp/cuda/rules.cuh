@@ -1,4 +1,5 @@
-// What an optimizer does with one number: the arithmetic of optimizer.cu and of the end of fused.cu.
+// What an optimizer does with one number: the arithmetic of optimizer.cu and of the end of
+// fused.cu.
 #pragma once
 
 #include <cfloat>
