@@ -508,7 +508,11 @@ void convert_array(const Array& x, const Array& out, uintptr_t stream) {
     convert<From, To>(context, from,
                       writable(matrix<To>(out, "out", from.rows, from.cols), out, "out"));
   };
-  if (x.type == out.type) {
+  if (x.type == Type::int64) {
+    as.template operator()<int64_t, int64_t>();
+  } else if (x.type == Type::boolean) {
+    as.template operator()<bool, bool>();
+  } else if (x.type == out.type) {
     with_dtype(x, "x", [&]<class T>() { as.template operator()<T, T>(); });
   } else if (x.type == Type::int32) {
     as.template operator()<int32_t, int64_t>();

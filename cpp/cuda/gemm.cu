@@ -431,6 +431,8 @@ template void convert<float, __nv_bfloat16>(const Context&, View<const float>, V
 template void convert<float, __half>(const Context&, View<const float>, View<__half>);
 template void convert<__nv_bfloat16, float>(const Context&, View<const __nv_bfloat16>, View<float>);
 template void convert<__half, float>(const Context&, View<const __half>, View<float>);
+template void convert<int64_t, int64_t>(const Context&, View<const int64_t>, View<int64_t>);
+template void convert<bool, bool>(const Context&, View<const bool>, View<bool>);
 template void convert<int32_t, int64_t>(const Context&, View<const int32_t>, View<int64_t>);
 template void convert<int16_t, int64_t>(const Context&, View<const int16_t>, View<int64_t>);
 template void convert<int8_t, int64_t>(const Context&, View<const int8_t>, View<int64_t>);
