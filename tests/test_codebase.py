@@ -24,7 +24,7 @@ from fanin import _core, reference
 
 ROOT = Path(__file__).parents[1]
 CPP, PYTHON = ROOT / "cpp", ROOT / "python" / "fanin"
-FLOORS = ("core", "kernels", "net", "bind")  # an include points down or sideways, never up
+FLOORS = ("core", "kernels", "net", "cuda", "bind")  # an include points down or sideways, never up
 NOUNS = ("gemm", "activation", "dropout", "stats", "dense", "batch_norm", "loss", "optimizer",
          "random")  # fmt: skip
 
@@ -62,6 +62,7 @@ def test_includes_do_not_climb(path):
             continue
         other = target.relative_to(CPP.resolve())
         assert FLOORS.index(other.parts[0]) <= floor, f"{path.name} includes {other}"
+        assert (path.relative_to(CPP).parts[0], other.parts[0]) != ("cuda", "kernels"), path.name
         if floor >= 2 and other.parts[0] == "kernels":  # of the kernels only the tables are seen
             assert other.name == "dispatch.hpp", f"{path.name} includes {other}"
 
@@ -143,6 +144,8 @@ def test_the_package_imports_numpy_alone():
             known = sys.stdlib_module_names | {"numpy"} | optional.get(path.name, set())
             if path.parent.name == "sklearn":  # nobody but its users imports it
                 known |= {"scipy", "sklearn", "threadpoolctl"}
+            if path.parent.name == "cuda":
+                known |= {"cupy"}
             assert not top or top in known, f"{path.name}: {name}"
 
 

@@ -68,6 +68,7 @@ PYBIND11_MODULE(_cuda, module) {
   pybind11::register_local_exception_translator(&translate);
 #ifdef FANIN_CUDA_EMULATED
   module.attr("emulated") = true;
+  module.def("limit_memory", &emulated::limit_memory, pybind11::arg("bytes"));
 #else
   module.attr("emulated") = false;
 #endif
@@ -98,4 +99,5 @@ PYBIND11_MODULE(_cuda, module) {
   bind_ops(module);
   bind_training(module);
   bind_fused(module);
+  bind_network(module);
 }

@@ -9,5 +9,6 @@ void bind_array(pybind11::module_& module);
 void bind_ops(pybind11::module_& module);
 void bind_training(pybind11::module_& module);
 void bind_fused(pybind11::module_& module);
+void bind_network(pybind11::module_& module);
 
 }  // namespace fanin::cuda

@@ -219,6 +219,13 @@ void wait_for(void* stream, void* other) {
   }
 }
 
+Stream::Stream() {
+  cudaStream_t stream;
+  check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+  stream_ = stream;
+}
+Stream::~Stream() { cudaStreamDestroy(static_cast<cudaStream_t>(stream_)); }
+
 Event::Event(bool timing) {
   cudaEvent_t event;
   check(cudaEventCreateWithFlags(&event, timing ? cudaEventDefault : cudaEventDisableTiming),

@@ -126,6 +126,19 @@ class Pinned {
   int64_t size_ = 0;
 };
 
+// A stream of one's own, on the current device.
+class Stream {
+ public:
+  Stream();
+  ~Stream();
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+  void* get() const { return stream_; }
+
+ private:
+  void* stream_;
+};
+
 // A point in a stream.
 class Event {
  public:

@@ -6,6 +6,8 @@ caller's current stream and without a copy; results are arrays of the same libra
 belongs to the device itself: docs/cuda.md.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from .dropout import dropout_mask
 from .runtime import (
     architectures,
@@ -16,7 +18,11 @@ from .runtime import (
     set_precision,
 )
 
+if TYPE_CHECKING:
+    from .network import MLP
+
 __all__ = [
+    "MLP",
     "architectures",
     "available",
     "cublas",
@@ -25,3 +31,12 @@ __all__ = [
     "properties",
     "set_precision",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the network when it is asked for; nobody else pays for it."""
+    if name != "MLP":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .network import MLP
+
+    return MLP

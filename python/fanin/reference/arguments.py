@@ -344,11 +344,13 @@ def check_float_dtype(dtype: Any) -> np.dtype[Any]:
     return FLOAT32 if found == FLOAT32 else FLOAT64
 
 
-def check_precision(precision: Any, dtype: np.dtype[Any]) -> str | None:
-    """Return None or "bfloat16", which needs float32."""
+def check_precision(
+    precision: Any, dtype: np.dtype[Any], known: Sequence[str] = ("bfloat16",)
+) -> str | None:
+    """Return None, or one of those known, which all need float32."""
     if precision is None:
         return None
-    name = check_choice("precision", precision, ("bfloat16",))
+    name = check_choice("precision", precision, known)
     if dtype != FLOAT32:
         raise ValueError(f"precision: expected None with dtype {dtype}, got {precision!r}")
     return name
