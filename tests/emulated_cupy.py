@@ -41,6 +41,11 @@ class ndarray:
     def __dlpack_device__(self) -> tuple[int, int]:
         return 2, 0
 
+    def __dlpack__(self, **options: Any) -> Any:
+        import device_arrays
+
+        return device_arrays.asarray(self._values).__dlpack__(**options)
+
     def get(self) -> Any:
         return self._values.copy()
 

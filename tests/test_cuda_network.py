@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 
+import device_arrays
 import fanin
 from fanin import MLP, SGD, Adam, AdamW, RMSprop
 from fanin.reference import training
@@ -393,6 +394,22 @@ def test_arrays_on_the_device(cupy):
         net.forward(there[:, :4])
 
 
+@pytest.mark.skipif(not EMULATED, reason="the other library is one of the emulated device")
+@pytest.mark.parametrize("standardizer", [None, fanin.Standardizer()])
+def test_arrays_of_another_library(standardizer):
+    x, y = data(dtype="float32")
+    net = MLP([5, 8, 3], device="cuda", standardizer=standardizer)
+    net.fit(x, y, epochs=1, progress=False, input_scale=None if standardizer else 0.5)
+    there = device_arrays.asarray(x)
+    for method in (net.forward, net.predict, net.predict_proba):
+        found = method(there)
+        assert isinstance(found, device_arrays.DeviceArray)
+        # scaled before they are given to the network or by it: another rounding
+        assert_close(device_arrays.asnumpy(found), method(x), FLOAT32, method.__name__)
+    loss = copy.deepcopy(net).train_step(x, y, Adam())
+    assert net.train_step(there, device_arrays.asarray(y), Adam()) == loss
+
+
 # ---- files, copies, refusals -----------------------------------------------------------------
 
 
@@ -468,6 +485,21 @@ def test_out_of_memory_leaves_the_network_unharmed(rows, monkeypatch):
     assert (net.step, rule.steps) == (1, 1)
     assert math.isfinite(net.train_step(x[:rows], y[:rows], rule))
     assert net.step == 2
+
+
+@pytest.mark.skipif(not EMULATED, reason="the emulated device's memory can be limited")
+def test_a_data_set_that_has_no_room_is_not_kept():
+    x, y = data(rows=4096, inputs=256, dtype="float32")
+    net = MLP([256, 8, 3], device="cuda")
+    module = fanin.cuda.runtime.compiled()
+    used = (4 << 30) - module.properties(0)["free_memory"]
+    try:
+        module.limit_memory(used + (3 << 20))  # of the 4 MB that x takes
+        assert not net._compiled.keep(x, y, None, None, 16)
+        module.limit_memory(used + (64 << 20))  # and 32 MB on the way, at most
+        assert net._compiled.keep(x, y, None, None, 16)
+    finally:
+        module.limit_memory(4 << 30)
 
 
 def test_refusals():

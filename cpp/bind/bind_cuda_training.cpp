@@ -147,7 +147,7 @@ class Stage {
   template <class T>
   T* scratch(int64_t count) {
     void* memory = nullptr;
-    check(cudaMalloc(&memory, size_t(count + 1) * sizeof(T)), "taking memory");
+    check(cudaMalloc(&memory, size_t(count > 0 ? count : 1) * sizeof(T)), "taking memory");
     copies_.emplace(static_cast<char*>(memory), Copy{memory, nullptr, 0});
     return static_cast<T*>(memory);
   }

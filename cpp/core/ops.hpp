@@ -314,8 +314,9 @@ struct Gather {
   int64_t row_stride, col_stride;  // any, in elements
   const int64_t* rows;             // (m)
   double scale;
-  const void *shift, *factor;  // (k) of double where source is float64, else of T; or both null
-  View<T> out;                 // (m, k), unit column stride
+  // (k) of double where source is float64, else of T (of float where T has 16 bits); or both null
+  const void *shift, *factor;
+  View<T> out;  // (m, k), unit column stride
 };
 
 // The operations on one dtype.

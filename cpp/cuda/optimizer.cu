@@ -36,7 +36,7 @@ __device__ int64_t next_element() {
   return int64_t(gridDim.x) * blockDim.x * W;
 }
 
-// ---- updates
+// ---- updates (rules.cuh has the arithmetic)
 
 // Where squares are wanted there are 16 blocks, for each is to leave the sums of one lane.
 constexpr int square_blocks = 16, square_threads = 512;

@@ -18,7 +18,9 @@ __device__ __forceinline__ T over_group(T value, const Op& op) {
   }
   if constexpr (L > warp_size) {
     __shared__ T of_warp[1024 / warp_size];
-    of_warp[threadIdx.x / warp_size] = value;  // the same from each of its threads
+    if (threadIdx.x % warp_size == 0) {
+      of_warp[threadIdx.x / warp_size] = value;
+    }
     __syncthreads();
     const T* first = of_warp + threadIdx.x / L * (L / warp_size);
     value = first[0];
@@ -40,18 +42,6 @@ __device__ __forceinline__ T group_sum(T value) {
 template <int L, class T>
 __device__ __forceinline__ T group_max(T value) {
   return over_group<L>(value, [](T x, T y) { return larger(x, y); });
-}
-
-// The rows that a group has to do: row(), row() + step, ... A group without a row left goes along
-// for the sake of the others, with no columns.
-struct GroupRows {
-  int64_t first, step;  // of the block's first group; between turns
-  int group;
-};
-template <int L>
-__device__ __forceinline__ GroupRows group_rows() {
-  const int64_t groups = blockDim.x / L;
-  return {blockIdx.x * groups, gridDim.x * groups, int(threadIdx.x / L)};
 }
 
 }  // namespace fanin::cuda

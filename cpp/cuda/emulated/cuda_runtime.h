@@ -4,7 +4,8 @@
 //
 //   * One device. Its memory is the host's, filled with 0xFF (NaN in every floating type) when it
 //     is taken and when it is given back, with guards before and behind that are looked at when it
-//     is given back: a kernel that wrote there ends the program.
+//     is given back: a kernel that wrote there ends the program. Built with -fsanitize=address, so
+//     does one that reads there.
 //   * `FANIN_EMULATED_MEMORY` (bytes), or `emulated::limit_memory`, says how much there is.
 //   * Streams run at once. A captured stream records what it is given and runs nothing of it.
 //   * No atomics on floating numbers: fanin has none.
@@ -28,6 +29,13 @@
 #include <type_traits>
 #include <utility>
 #include <vector>
+
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(begin, bytes)
+#define ASAN_UNPOISON_MEMORY_REGION(begin, bytes)
+#endif
 
 #include "threads.hpp"
 
@@ -335,6 +343,8 @@ class DeviceMemory {
     std::memset(whole, guard_byte, guard);
     std::memset(whole + guard, 0xFF, bytes);
     std::memset(whole + guard + bytes, guard_byte, guard);
+    ASAN_POISON_MEMORY_REGION(whole, guard);
+    ASAN_POISON_MEMORY_REGION(whole + guard + bytes, guard);
     pieces_[whole + guard] = bytes;
     used_ += bytes;
     return whole + guard;
@@ -347,6 +357,7 @@ class DeviceMemory {
       return false;
     }
     const auto [begin, bytes] = *found;
+    ASAN_UNPOISON_MEMORY_REGION(begin - guard, guard + bytes + guard);
     for (size_t i = 0; i < guard; ++i) {
       if (begin[-1 - ptrdiff_t(i)] != guard_byte || begin[bytes + i] != guard_byte) {
         fail("something was written before or behind a piece of device memory");

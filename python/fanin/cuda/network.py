@@ -22,6 +22,8 @@ from ..reference.vectors import on_host
 from .array import library_of
 from .runtime import available, compiled
 
+_ROWS_AT_ONCE = 1 << 16  # of arrays on the device, for what layers leave
+
 _PRECISIONS = {None: 0, "bfloat16": 1, "tfloat32": 2}  # as in cpp/cuda/network.hpp
 
 
@@ -295,15 +297,25 @@ class MLP(network.MLP):
             return super()._outputs(x)
         with self._lock:
             x = self._checked(x)
-            scale = self.standardizer or self.input_scale
-            if isinstance(scale, float):
-                x = x.astype(self.dtype) * self.dtype.type(scale)
-            elif scale is not None:
-                scale.check_fitted("standardizer")
-                wide = np.result_type(x.dtype, self.dtype)
-                shift, factor = map(cupy().asarray, scale.shift_and_factor(wide))
-                x = ((x.astype(wide) - shift) * factor).astype(self.dtype)
-            return self._forward(x, False)
+            for name in ("standardizer", "target_standardizer"):
+                if getattr(self, name) is not None:
+                    getattr(self, name).check_fitted(name)
+            z = cupy().empty((len(x), self.sizes[-1]), self.dtype)
+            for start in range(0, len(x), _ROWS_AT_ONCE):
+                rows = slice(start, start + _ROWS_AT_ONCE)
+                self._compiled.forward(self._scaled(x[rows]), False, -1, self.step, z[rows])
+            return z
+
+    def _scaled(self, x: Any) -> Any:
+        """Return rows on the device as the network sees them."""
+        scale = self.standardizer or self.input_scale
+        if scale is None:
+            return x
+        if isinstance(scale, float):
+            return x.astype(self.dtype) * self.dtype.type(scale)
+        wide = np.result_type(x.dtype, self.dtype)
+        shift, factor = map(cupy().asarray, scale.shift_and_factor(wide))
+        return ((x.astype(wide) - shift) * factor).astype(self.dtype)
 
     def predict(self, x: Any) -> Any:
         return like(x, super().predict(x)) if on_cuda(x) else super().predict(x)
