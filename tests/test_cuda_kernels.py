@@ -146,7 +146,7 @@ def test_activation_of_extreme_values(kind, dtype):
     within(download(dz), expected, 2 * UNIT[dtype] * np.abs(expected) + 64 * FUNCTION[dtype])
 
 
-@pytest.mark.parametrize("kind", ("relu", "tanh", "gelu"))
+@pytest.mark.parametrize("kind", ["relu", "tanh", "gelu"])
 def test_activation_in_place(rng, kind, dtype):
     z = rounded(rng.standard_normal((66, 40)), dtype)
     apart, same = poisoned(z.shape, dtype), upload(z, dtype)
@@ -178,7 +178,7 @@ def test_dropout_and_its_mask(rng, shape, dropout, dtype):
     within(download(a), np.where(kept, z * scale, 0), np.where(kept, bound, 0))
 
 
-@pytest.mark.parametrize("dropout", (0.1, 0.5, 1.0))
+@pytest.mark.parametrize("dropout", [0.1, 0.5, 1.0])
 def test_dropout_mask(dropout):
     for shape in ((1, 1), (9, 33), (64, 16), (17, 300)):
         threshold = min(dropout_threshold(dropout), 65535)
@@ -187,7 +187,7 @@ def test_dropout_mask(dropout):
         same_bits(download(kept), mask_of(shape, threshold))
 
 
-@pytest.mark.parametrize("start", (0, 1, 2**33 + 1))
+@pytest.mark.parametrize("start", [0, 1, 2**33 + 1])
 def test_random_words(start):
     for count in (1, 2, 511, 1000):
         words = _cuda.empty([count], "uint64", 0, 0)
@@ -207,7 +207,7 @@ def backward(da, saved, kind, dtype, dropout=0.0, mask=None, with_db=True):
 
 
 @pytest.mark.parametrize("kind", ACTIVATIONS)
-@pytest.mark.parametrize("dropout", (0.0, 0.5))
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
 def test_activation_backward(rng, kind, dropout, dtype):
     """dz = da mask scale f', and its column sums in the same pass."""
     for shape in SHAPES:
@@ -241,7 +241,7 @@ def test_activation_backward(rng, kind, dropout, dtype):
         )  # fmt: skip
 
 
-@pytest.mark.parametrize("gap", (16, 5))
+@pytest.mark.parametrize("gap", [16, 5])
 def test_rows_with_something_between(rng, gap, dtype):
     """Rows of wider matrices: with gaps that keep them at multiples of 16 bytes, and that do not.
 
@@ -285,7 +285,7 @@ def test_column_sums(rng, shape, dtype):
     check_sums(backward(x, x, "identity", dtype)[1], x, dtype)
 
 
-@pytest.mark.parametrize("kind", ("identity", "tanh", "silu"))
+@pytest.mark.parametrize("kind", ["identity", "tanh", "silu"])
 def test_dense_backward(rng, kind, dtype):
     """da = dz w^T, then as activation_backward: the bound of the product goes through f'."""
     for m, k, n in ((1, 5, 3), (65, 33, 20), (130, 72, 7)):
@@ -326,9 +326,9 @@ def dense(x, w, b, kind, dtype, dropout, with_stats, keep_z):
     return download(a), None if z is None else download(z).reshape(shape), stats
 
 
-@pytest.mark.parametrize("kind", ("identity", "relu", "tanh", "gelu", "selu"))
-@pytest.mark.parametrize("dropout", (0.0, 0.25))
-@pytest.mark.parametrize("bias", (False, True), ids=("plain", "bias"))
+@pytest.mark.parametrize("kind", ["identity", "relu", "tanh", "gelu", "selu"])
+@pytest.mark.parametrize("dropout", [0.0, 0.25])
+@pytest.mark.parametrize("bias", [False, True], ids=("plain", "bias"))
 def test_dense_forward(rng, kind, dropout, bias, dtype):
     """a, the z that is kept and the statistics, of h before dropout."""
     for m, k, n in ((1, 3, 5), (65, 20, 33), (130, 7, 72), (64, 31, 129)):
@@ -400,7 +400,7 @@ def test_stats(rng, case, shape, dtype):
     assert unit_zeros.tolist() == (a == 0).sum(axis=0).tolist()
 
 
-@pytest.mark.parametrize("value", (np.nan, np.inf, -np.inf))
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_stats_with_something_not_finite(rng, value, dtype):
     a = rounded(rng.standard_normal((130, 20)), dtype)
     a[100, 7] = value

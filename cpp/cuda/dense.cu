@@ -26,6 +26,7 @@ constexpr int thread_rows = 8;                        // of a thread
 constexpr int groups = int(row_block) / thread_rows;  // of rows, in a tile
 constexpr int most_lanes = 32;                        // of a tile, across
 constexpr int most_threads = most_lanes * groups;
+constexpr int blocks_resident = 3;  // on a multiprocessor: 85 registers a thread
 // Loads of a thread that are under way: fewer where a pack is many numbers, for want of registers.
 template <class T>
 constexpr int rows_at_once = sizeof(T) == 2 ? 2 : 4;
@@ -144,7 +145,7 @@ Bounds<S> saturation_bounds(Activation kind) {
 
 // Shared memory: the tile of h, where there are moments.
 template <Activation K, class T>
-__global__ void __launch_bounds__(most_threads, 2)
+__global__ void __launch_bounds__(most_threads, blocks_resident)
     activation_forward_kernel(ActivationForward<T> layer, const StepState* state, unsigned across,
                               bool packs, Bounds<Wide<T>> saturation) {
   using S = Wide<T>;
@@ -159,22 +160,19 @@ __global__ void __launch_bounds__(most_threads, 2)
   for (int j = 0; j < P; ++j) {
     bias[j] = layer.b != nullptr && c + j < layer.a.cols ? S(layer.b[c + j]) : S(0);
   }
-  uint32_t kept[P] = {};
+  uint64_t kept = 0;
   const S scale = S(layer.dropout.scale());
   if (drops) {
-    const DropoutKey key = key_of(layer.dropout, state);
-#pragma unroll
-    for (int j = 0; j < P; ++j) {
-      kept[j] = kept_rows(key, uint32_t(layer.dropout.col + c) + uint32_t(j),
-                          uint32_t((layer.dropout.row + r0) / 8));
-    }
-    store_mask(kept, layer.mask, r0, c);
+    kept = kept_patch<P>(key_of(layer.dropout, state), uint32_t(layer.dropout.col + c),
+                         uint32_t((layer.dropout.row + r0) / 8));
+    store_mask<P>(kept, layer.mask, r0, c);
   }
 
 #pragma unroll 1
   for (int first = 0; first < thread_rows; first += rows_at_once<T>) {
     Pack<T> pack[rows_at_once<T>];
     load_rows(layer.z, r0 + first, c, packs, pack);
+    const uint64_t kept_now = kept >> first;
 #pragma unroll
     for (int i = 0; i < rows_at_once<T>; ++i) {
       Pack<T> z_kept, a;
@@ -188,7 +186,7 @@ __global__ void __launch_bounds__(most_threads, 2)
           tile[(threadIdx.y * thread_rows + first + i) * width + threadIdx.x * P + j] = T(h);
         }
         if (drops) {
-          a.v[j] = kept[j] >> (first + i) & 1 ? T(h * scale) : T(S(0));
+          a.v[j] = kept_now >> (8 * j + i) & 1 ? T(h * scale) : T(S(0));
         }
       }
       if (layer.z_kept.data != nullptr) {
@@ -217,7 +215,7 @@ __global__ void __launch_bounds__(most_threads, 2)
 
 // `partial` (row blocks, n), where not null: the column sums of each tile's rows.
 template <Activation K, class T>
-__global__ void __launch_bounds__(most_threads, 2)
+__global__ void __launch_bounds__(most_threads, blocks_resident)
     activation_backward_kernel(ActivationBackward<T> layer, unsigned across, bool packs,
                                Wide<T>* partial) {
   using S = Wide<T>;

@@ -33,13 +33,24 @@ __device__ __forceinline__ uint32_t kept_rows(const DropoutKey& key, uint32_t c,
   return kept;
 }
 
-// Writes the mask of 8 rows. The lanes of a warp hold `columns` columns each, side by side, and
-// 16 / columns lanes that follow one another a word of the mask: all lanes must come. `kept[j]` is
-// kept_rows of column c + j, c the lane's first; rows from `r` on, of which those of the mask are
-// written.
+// Of `columns` columns from c on: bit 8 j + i is set where row i of column c + j is kept. Two
+// chains of Philox at a time hide each other's latency; more would take many registers.
 template <int columns>
-__device__ __forceinline__ void store_mask(const uint32_t (&kept)[columns], View<uint16_t> mask,
-                                           int64_t r, int64_t c) {
+__device__ __forceinline__ uint64_t kept_patch(const DropoutKey& key, uint32_t c, uint32_t r8) {
+  uint64_t kept = 0;
+#pragma unroll 2
+  for (int j = 0; j < columns; ++j) {
+    kept |= uint64_t(kept_rows(key, c + uint32_t(j), r8)) << (8 * j);
+  }
+  return kept;
+}
+
+// Writes the mask of 8 rows, from `r` on, of which those of the mask are written. The lanes of a
+// warp hold a kept_patch of `columns` columns each, side by side, and 16 / columns lanes that
+// follow one another a word of the mask: all lanes must come. `c` is the lane's first column.
+template <int columns>
+__device__ __forceinline__ void store_mask(uint64_t kept, View<uint16_t> mask, int64_t r,
+                                           int64_t c) {
   constexpr int lanes = 16 / columns;
   const int lane = int(c % 16) / columns;
 #pragma unroll
@@ -47,7 +58,7 @@ __device__ __forceinline__ void store_mask(const uint32_t (&kept)[columns], View
     uint32_t words = 0;
 #pragma unroll
     for (int j = 0; j < columns; ++j) {
-      const uint32_t two = kept[j] >> (2 * pair);
+      const uint32_t two = uint32_t(kept >> (8 * j + 2 * pair));
       words |= ((two & 1) | (two >> 1 & 1) << 16) << j;
     }
     words <<= lane * columns;

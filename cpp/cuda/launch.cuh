@@ -46,6 +46,9 @@ struct alignas(16) Pack {
 // The address must be a multiple of 16 bytes.
 template <class T>
 __device__ __forceinline__ Pack<T> load_pack(const T* from) {
+#ifdef FANIN_CUDA_EMULATED
+  emulated::need_alignment(from, 16);
+#endif
   Pack<T> pack;
   *reinterpret_cast<uint4*>(&pack) = *reinterpret_cast<const uint4*>(from);
   return pack;
@@ -53,6 +56,9 @@ __device__ __forceinline__ Pack<T> load_pack(const T* from) {
 
 template <class T>
 __device__ __forceinline__ void store_pack(T* to, const Pack<T>& pack) {
+#ifdef FANIN_CUDA_EMULATED
+  emulated::need_alignment(to, 16);
+#endif
   *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(&pack);
 }
 

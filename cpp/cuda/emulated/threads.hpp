@@ -53,6 +53,13 @@ namespace emulated {
   std::abort();
 }
 
+// A GPU refuses accesses of several bytes at once elsewhere; this CPU might not.
+inline void need_alignment(const void* address, size_t bytes) {
+  if (uintptr_t(address) % bytes != 0) {
+    fail("an access to memory that is not aligned");
+  }
+}
+
 // What a thread has given in a warp operation.
 struct Value {
   alignas(16) unsigned char bytes[16];

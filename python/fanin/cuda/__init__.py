@@ -3,12 +3,12 @@
 `fanin.matmul`, `fanin.dense_forward`, the losses, the optimizers and all their neighbours take
 arrays of any library that speaks DLPack (CuPy, PyTorch, JAX) and compute where these are, on the
 caller's current stream and without a copy; results are arrays of the same library.  Here is what
-belongs to the device itself: docs/cuda.md.
+belongs to the device itself, and `MLP`, which `fanin.MLP(..., device="cuda")` makes: docs/cuda.md.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from .dropout import dropout_mask
 from .runtime import (
     architectures,
     available,
@@ -19,6 +19,7 @@ from .runtime import (
 )
 
 if TYPE_CHECKING:
+    from .dropout import dropout_mask
     from .network import MLP
 
 __all__ = [
@@ -32,11 +33,13 @@ __all__ = [
     "set_precision",
 ]
 
+_ON_DEMAND = {"MLP": ".network", "dropout_mask": ".dropout"}
+
 
 def __getattr__(name: str) -> Any:
-    """Load the network when it is asked for; nobody else pays for it."""
-    if name != "MLP":
+    """Load what computes when it is asked for: `import fanin` takes no time for it."""
+    if name not in _ON_DEMAND:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from .network import MLP
-
-    return MLP
+    found = getattr(importlib.import_module(_ON_DEMAND[name], __name__), name)
+    globals()[name] = found
+    return found

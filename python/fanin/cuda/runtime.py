@@ -1,8 +1,6 @@
 """The device: whether one can be used, and how."""
 
 import importlib
-import importlib.util
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -10,7 +8,7 @@ from ..reference import arguments
 
 WITHOUT = "fanin was built without CUDA: pip install . -C cmake.define.FANIN_CUDA=ON"
 
-PRECISIONS = (None, "tf32", "bfloat16")  # their numbers in cpp/bind/bind_cuda_ops.cpp
+PRECISIONS = (None, "tfloat32", "bfloat16")  # their numbers in cpp/bind/bind_cuda_ops.cpp
 
 _loaded: ModuleType | None = None
 _precision: str | None = None
@@ -33,7 +31,10 @@ def compiled() -> ModuleType:
 
 def _cublas_folders() -> list[str]:
     """Return where the wheels nvidia-cublas and nvidia-cublas-cu12 have their library."""
-    found = importlib.util.find_spec("nvidia")
+    from importlib.util import find_spec  # here, where the device is: importing fanin needs neither
+    from pathlib import Path
+
+    found = find_spec("nvidia")
     places = [] if found is None else list(found.submodule_search_locations or ())
     folders = [Path(place) / part for place in places for part in ("cu13/lib", "cublas/lib")]
     return [str(folder) for folder in folders if folder.is_dir()]
@@ -117,9 +118,9 @@ def set_precision(precision: str | None) -> None:
 
     Parameters
     ----------
-    precision : None, "tf32" or "bfloat16"
-        None rounds nothing.  TF32 has 11 bits, bfloat16 8, of 24; both use tensor cores.  Networks
-        have a precision of their own and do not look at this one.
+    precision : None, "tfloat32" or "bfloat16"
+        None rounds nothing.  TensorFloat-32 keeps 11 bits of 24, bfloat16 8; both use tensor
+        cores.  Networks have a precision of their own and do not look at this one.
 
     Raises
     ------
@@ -128,11 +129,11 @@ def set_precision(precision: str | None) -> None:
     """
     global _precision
     if precision not in PRECISIONS:
-        raise ValueError(f"precision: expected None, 'tf32' or 'bfloat16', got {precision!r}")
+        raise ValueError(f"precision: expected None, 'tfloat32' or 'bfloat16', got {precision!r}")
     compiled().set_precision(PRECISIONS.index(precision))
     _precision = precision
 
 
 def get_precision() -> str | None:
-    """Return what `set_precision` has set: None, "tf32" or "bfloat16"."""
+    """Return what `set_precision` has set: None, "tfloat32" or "bfloat16"."""
     return _precision
