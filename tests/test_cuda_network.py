@@ -91,8 +91,11 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("output", ["softmax", "sigmoid", "identity"])
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize(
+    ("name", "output"),
+    [(name, "softmax") for name in SETTINGS]
+    + [("dropout", "sigmoid"), ("batch norms", "identity")],
+)
 def test_gradients(name, output):
     x, y = data(rows=67, output=output)
     rng = np.random.default_rng(1)
@@ -117,22 +120,22 @@ def test_gradients(name, output):
 COMBINATIONS = [("plain", optimizer) for optimizer in OPTIMIZERS] + [
     (name, optimizer)
     for name in ("dropout", "batch norms", "proximal", "max_norm")
-    for optimizer in ("momentum", "adamw")
+    for optimizer in ("momentum" if name == "proximal" else "adamw",)
 ]
 
 
 @pytest.mark.parametrize(("name", "optimizer"), COMBINATIONS)
 def test_steps(name, optimizer):
-    """An epoch of 6 steps and a last one of fewer rows, three times: most of them replayed."""
+    """Three steps and a last one of fewer rows, twice: monitored, first of their kind, replayed."""
     x, y = data(rows=50)
     cpu, cuda = pair(dtype="float64", **SETTINGS[name])
     histories = []
     for net in (cpu, cuda):
         rule = OPTIMIZERS[optimizer]()
         histories.append(
-            net.fit(x, y, epochs=3, batch_size=8, optimizer=rule, progress=False, monitor=True)
+            net.fit(x, y, epochs=2, batch_size=16, optimizer=rule, progress=False, monitor=True)
         )
-        assert (net.step, rule.steps, net.epoch) == (21, 21, 3)
+        assert (net.step, rule.steps, net.epoch) == (8, 8, 2)
     expected, found = histories
     np.testing.assert_allclose(found.loss, expected.loss, rtol=MANY_STEPS)
     assert_close(cuda.parameters, cpu.parameters, MANY_STEPS)
@@ -200,8 +203,15 @@ def test_replays_are_the_steps_themselves(precision):
     np.testing.assert_array_equal(found[0][2], found[1][2])
 
 
-@pytest.mark.parametrize("kind", [np.uint8, np.float32, np.float64, np.int32])
-@pytest.mark.parametrize("output", ["softmax", "identity"])
+@pytest.mark.parametrize(
+    ("kind", "output"),
+    [
+        (np.uint8, "softmax"),
+        (np.int32, "softmax"),
+        (np.float32, "identity"),
+        (np.float64, "softmax"),
+    ],
+)
 def test_streamed_data_are_the_resident_ones(kind, output, monkeypatch):
     """Where a data set has no room on the device: the same bits, weights included."""
     rng = np.random.default_rng(5)
