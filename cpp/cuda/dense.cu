@@ -102,7 +102,7 @@ __device__ __forceinline__ void store_row(View<T> x, int64_t r, int64_t c, bool 
     return;
   }
   if (packs) {
-    store_pack(x.data + r * x.row_stride + c, pack);
+    store_pack_whole(x.data + r * x.row_stride + c, pack);
   } else {
 #pragma unroll
     for (int j = 0; j < Pack<T>::size; ++j) {

@@ -103,7 +103,7 @@ __global__ void __launch_bounds__(copy_threads) convert_packs(View<const From> f
         const int at = j * Pack<To>::size + l;
         out.v[l] = To(in[at / Pack<From>::size].v[at % Pack<From>::size]);
       }
-      store_pack(target + j * Pack<To>::size, out);
+      store_pack_whole(target + j * Pack<To>::size, out);
     }
   }
 }

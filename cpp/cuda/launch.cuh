@@ -62,6 +62,16 @@ __device__ __forceinline__ void store_pack(T* to, const Pack<T>& pack) {
   *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(&pack);
 }
 
+// The same into device memory, never shared: one store, where nvcc may take the assignment above
+// apart into a store for each number.
+template <class T>
+__device__ __forceinline__ void store_pack_whole(T* to, const Pack<T>& pack) {
+#ifdef FANIN_CUDA_EMULATED
+  emulated::need_alignment(to, 16);
+#endif
+  __stwb(reinterpret_cast<uint4*>(to), *reinterpret_cast<const uint4*>(&pack));
+}
+
 // Whether all rows of a view with contiguous rows begin at multiples of 16 bytes.
 template <class T>
 bool has_packs(const View<T>& view) {

@@ -11,6 +11,7 @@
 #include <type_traits>
 
 #include "../core/random.hpp"
+#include "fused.hpp"
 #include "gemm.hpp"
 #include "launch.cuh"
 #include "table.hpp"
@@ -327,7 +328,14 @@ class NetworkOf final : public Network<T> {
   void update(const Context&, const OptimizerRule<T>&);
   void constrain(const Context&, const OptimizerRule<T>*, const Update<T>&);
   void step(const Context&, const Rows<T>&, const OptimizerRule<T>&, int64_t count, int bins);
+  void step_by_layers(const Context&, const Rows<T>&, const OptimizerRule<T>&, int64_t count,
+                      int bins);
   void finish(const Context&);
+  // The same in whole kernels (fused.hpp), where they cover the network.
+  FusedNetwork fused_network() const;
+  bool is_fused(const OptimizerRule<T>&, int bins) const;
+  Gather<T> fused_inputs(const Rows<T>&, int64_t count) const;
+  void step_fused(const Context&, const Rows<T>&, const OptimizerRule<T>&, int64_t count);
   Kind* known_kind(int64_t rows);
   void queue_steps(int64_t count);
   void keep_vectors(bool back);
@@ -359,6 +367,8 @@ class NetworkOf final : public Network<T> {
   Memory<T> batch_targets_, batch_weight_, scratch_, watched_, before_;
   Memory<int64_t> batch_labels_;
   Memory<T> kept_vectors_;  // from before the steps that are queued
+  FusedNetwork fused_{};    // of no layers where whole kernels do not cover them
+  Memory<unsigned char> fused_scratch_;
   // Outside training, outputs of layers in turn, so that what backward needs stays.
   Memory<A> infer_x_, infer_[2];
   Memory<T> infer_own_, infer_inv_std_;
@@ -423,6 +433,7 @@ NetworkOf<T, A>::NetworkOf(std::vector<LayerConfig> layers, const NetworkConfig&
     launch(fill<uint8_t>, blocks_for(weights), block, 0, stream(),
            decay_mask_.data() + places_[l].weight, weights, 1.0f);
   }
+  fused_ = fused_network();
 }
 
 // Those of the layers stay where these are below 0.
@@ -898,6 +909,16 @@ void NetworkOf<T, A>::constrain(const Context& context, const OptimizerRule<T>* 
 template <class T, class A>
 void NetworkOf<T, A>::step(const Context& context, const Rows<T>& rows,
                            const OptimizerRule<T>& rule, int64_t count, int bins) {
+  if (is_fused(rule, bins)) {
+    step_fused(context, rows, rule, count);
+    return;
+  }
+  step_by_layers(context, rows, rule, count, bins);
+}
+
+template <class T, class A>
+void NetworkOf<T, A>::step_by_layers(const Context& context, const Rows<T>& rows,
+                                     const OptimizerRule<T>& rule, int64_t count, int bins) {
   forward(context, rows, count, {true, bins});
   gather_wanted(context, rows);
   loss(context);
@@ -918,6 +939,72 @@ void NetworkOf<T, A>::finish(const Context& context) {
          penalties_.data() != nullptr ? penalty_count_ : 0, rows_, losses_.data());
 }
 
+// ---- whole kernels
+
+template <class T, class A>
+FusedNetwork NetworkOf<T, A>::fused_network() const {
+  FusedNetwork network{};
+  if (!std::is_same_v<T, float> || layers_.size() > size_t(fused_deepest)) {
+    return network;
+  }
+  network.product = lowered                                    ? FusedProduct::bfloat16
+                    : config_.precision == Precision::tfloat32 ? FusedProduct::tf32
+                                                               : FusedProduct::float32;
+  network.seed = config_.seed;
+  network.input_threshold = config_.input_threshold;
+  for (const LayerConfig& layer : layers_) {
+    if (layer.normalised() || std::max(layer.fan_in, layer.fan_out) > fused_widest) {
+      return {};
+    }
+    network.layers[network.count++] = {int(layer.fan_in), int(layer.fan_out), layer.activation,
+                                       layer.dropout_threshold};
+  }
+  return fused_supports(network) ? network : FusedNetwork{};
+}
+
+// Whether a step of this kind is. Statistics, penalties and what follows an update are not in it.
+template <class T, class A>
+bool NetworkOf<T, A>::is_fused(const OptimizerRule<T>& rule, int bins) const {
+  return fused_.count > 0 && bins < 0 && rule.clip_norm == unlimited &&
+         std::none_of(
+             layers_.begin(), layers_.end(),
+             [](const LayerConfig& layer) {
+               return layer.penalised() || layer.max_norm < unlimited;
+             });
+}
+
+template <class T, class A>
+Gather<T> NetworkOf<T, A>::fused_inputs(const Rows<T>& rows, int64_t count) const {
+  const int64_t k = layers_.front().fan_in;
+  return {rows.x,     rows.source, rows.row_stride, rows.col_stride,          rows.order,
+          rows.scale, rows.shift,  rows.factor,     {nullptr, count, k, k, 1}};
+}
+
+template <class T, class A>
+void NetworkOf<T, A>::step_fused(const Context& context, const Rows<T>& rows,
+                                 const OptimizerRule<T>& rule, int64_t count) {
+  if constexpr (std::is_same_v<T, float>) {
+    const int64_t n = layers_.back().fan_out;
+    rows_ = count;
+    trained_rows_ = 0;  // no layer's outputs are left
+    const FusedTargets targets{FusedLoss(int(config_.output)),
+                               rows.labels,
+                               rows_of(rows.targets, count, n, n),
+                               rows.sample_weight,
+                               rows.class_weight,
+                               rows.label_smoothing,
+                               config_.form};
+    const T* const none = nullptr;
+    const FusedUpdate update{rule.rule == Rule::sgd       ? FusedRule::sgd
+                             : rule.rule == Rule::rmsprop ? FusedRule::rmsprop
+                                                          : FusedRule::adam,
+                             part_of(rule, update_of(rule, 0, 0), parameters_, none, 0, count_)};
+    fused_step(context, fused_, parameters_, fused_inputs(rows, count), targets, 0, gradients_,
+               &update, fused_scratch_.data());
+    finish(context);
+  }
+}
+
 // ---- whole batches
 
 template <class T, class A>
@@ -925,13 +1012,20 @@ void NetworkOf<T, A>::forward(const Rows<T>& rows, int64_t count, bool training,
                               uint64_t step, T* out) {
   const Context context = this->context();
   const int64_t n = layers_.back().fan_out;
+  const View<T> outputs = rows_of(out, count, n, n);
+  if constexpr (std::is_same_v<T, float>) {
+    if (!training && bins < 0 && fused_.count > 0) {
+      go_to(0, step);
+      fused_forward(context, fused_, parameters_, fused_inputs(rows, count), outputs);
+      return;
+    }
+  }
   reserve(count, training);
   if (bins >= 0) {
     begin_monitoring(count);
   }
   go_to(0, step);
   const size_t last = layers_.size() - 1;
-  const View<T> outputs = rows_of(out, count, n, n);
   if (training) {
     forward(context, rows, count, {true, bins});
     convert<T, T>(context, view_of(last, states_[last].own.a, count), outputs);
@@ -1028,7 +1122,7 @@ template <class T, class A>
 void NetworkOf<T, A>::queue_steps(int64_t count) {
   constexpr size_t kept = 8;
   Kind* kind = known_kind(queued_.rows);
-  if (kind == nullptr) {
+  if (kind == nullptr && count > 0) {
     if (kinds_.size() == kept) {
       synchronize(stream());  // its graph may still run
       kinds_.erase(kinds_.begin());
@@ -1078,7 +1172,10 @@ void NetworkOf<T, A>::begin(const Rows<T>& rows, const OptimizerRule<T>& rule, S
   reserve(steps.rows, true);
   fit(losses_, count);
   fit(rates_, count);
-  fit(kept_vectors_, count > 1 ? 3 * count_ + 2 * running_count_ : 0);
+  const bool fused = is_fused(rule, steps.bins);
+  const bool keeps = count > 1 || fused;
+  fit(kept_vectors_, keeps ? 3 * count_ + 2 * running_count_ : 0);
+  fit(fused_scratch_, fused ? fused_scratch(fused_, steps.rows) : 0);
   if (steps.bins >= 0) {
     begin_monitoring(steps.rows);
   }
@@ -1086,7 +1183,7 @@ void NetworkOf<T, A>::begin(const Rows<T>& rows, const OptimizerRule<T>& rule, S
   queued_data_ = rows;
   queued_rule_ = rule;
   queued_at_ = Clock::now();
-  if (count > 1) {
+  if (keeps) {
     keep_vectors(false);
   }
   copy(rates_.data(), queued_.rates.data(), queued_.rates.size() * sizeof(Rates), stream());
@@ -1095,6 +1192,9 @@ void NetworkOf<T, A>::begin(const Rows<T>& rows, const OptimizerRule<T>& rule, S
     step(context(), rows, rule, queued_.rows, queued_.bins);
   } else {
     queue_steps(count);
+  }
+  if (fused) {  // whose steps read the weights themselves
+    lower_weights(context());
   }
 }
 
@@ -1105,12 +1205,18 @@ std::vector<double> NetworkOf<T, A>::losses() {
   seconds_[queued_.rows] = seconds_since(queued_at_) / double(count);
   const auto bad =
       std::find_if_not(found.begin(), found.end(), [](double loss) { return std::isfinite(loss); });
-  if (found.end() - bad > 1) {  // steps were done behind it: do without them
+  const bool fused = is_fused(queued_rule_, queued_.bins);
+  // Steps were done behind it: do without them. A step in whole kernels leaves no outputs to find
+  // the layer by: let it be done once more, layer by layer.
+  if (found.end() - bad > (fused ? 0 : 1)) {
     found.erase(bad + 1, found.end());
     keep_vectors(true);
-    lower_weights(context());
     go_to(queued_.first_row, queued_.step);
-    queue_steps(int64_t(found.size()));
+    queue_steps(int64_t(found.size()) - (fused ? 1 : 0));
+    lower_weights(context());
+    if (fused) {
+      step_by_layers(context(), queued_data_, queued_rule_, queued_.rows, no_stats);
+    }
     synchronize(stream());
   }
   rows_ = 0;  // the batch is gone: there is nothing to go back through

@@ -162,6 +162,10 @@ T __ldca(const T* p) {
   return *p;
 }
 template <class T>
+void __stwb(T* p, T value) {
+  *p = value;
+}
+template <class T>
 void __stcs(T* p, T value) {
   *p = value;
 }
