@@ -3,8 +3,8 @@
 The loss is a float64 array of shape () on the device: nothing waits for it, `float(loss)` does.
 
 Labels and targets are not looked at, which would wait for the device: a row whose label is none of
-0 ... n - 1 has loss and gradient 0, but for what smoothing adds, and still counts in the mean; targets are
-taken as they are.
+0 ... n - 1 has loss and gradient 0, but for what smoothing adds, and still counts in the mean;
+targets are taken as they are.
 Weights are: they are copied to the host, checked, and added there.
 """
 
