@@ -24,7 +24,7 @@ from fanin import _core, reference
 
 ROOT = Path(__file__).parents[1]
 CPP, PYTHON = ROOT / "cpp", ROOT / "python" / "fanin"
-FLOORS = ("core", "kernels", "net", "bind")  # an include points down or sideways, never up
+FLOORS = ("core", "kernels", "net", "cuda", "bind")  # an include points down or sideways, never up
 NOUNS = ("gemm", "activation", "dropout", "stats", "dense", "batch_norm", "loss", "optimizer",
          "random")  # fmt: skip
 
@@ -62,6 +62,7 @@ def test_includes_do_not_climb(path):
             continue
         other = target.relative_to(CPP.resolve())
         assert FLOORS.index(other.parts[0]) <= floor, f"{path.name} includes {other}"
+        assert (path.relative_to(CPP).parts[0], other.parts[0]) != ("cuda", "kernels"), path.name
         if floor >= 2 and other.parts[0] == "kernels":  # of the kernels only the tables are seen
             assert other.name == "dispatch.hpp", f"{path.name} includes {other}"
 
@@ -74,7 +75,8 @@ def test_who_knows_what():
             assert not re.search(r"pybind11|Python\.h|\bPy(_|Err|Object|GIL)", text), where
         if where != "core/parallel.cpp":
             assert "#pragma omp" not in text, where
-        if not where.startswith("core/parallel"):
+        # the emulator stands for a library of somebody else's
+        if not where.startswith(("core/parallel", "cuda/emulated/")):
             assert not re.search(r"std::(mutex|condition_variable|jthread)|omp\.h", text), where
         if not where.startswith("kernels/isa/") and where != "core/float_mode.hpp":
             assert not re.search(r"\b_mm\d*_|immintrin|arm_neon|\bv(ld|st)1q", text), where
@@ -143,6 +145,8 @@ def test_the_package_imports_numpy_alone():
             known = sys.stdlib_module_names | {"numpy"} | optional.get(path.name, set())
             if path.parent.name == "sklearn":  # nobody but its users imports it
                 known |= {"scipy", "sklearn", "threadpoolctl"}
+            if path.parent.name == "cuda":
+                known |= {"cupy"}
             assert not top or top in known, f"{path.name}: {name}"
 
 

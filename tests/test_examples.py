@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import os
 import re
@@ -41,13 +42,25 @@ PAGES = [path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.m
          if any(language == "python" for language, _, _ in blocks(path))]  # fmt: skip
 
 
+# The page on CUDA needs what its code computes on and with; the others need fanin's own extras.
+ON_CUDA, WHY = fanin.cuda.available()
+if ON_CUDA and fanin.build_info()["cuda_architectures"] == ["emulated"]:
+    ON_CUDA, WHY = False, "the device is emulated"
+for library in ("cupy", "jax", "torch"):
+    if ON_CUDA and importlib.util.find_spec(library) is None:
+        ON_CUDA, WHY = False, f"{library} is not installed"
+MARKS = {"cuda.md": [pytest.mark.skipif(not ON_CUDA, reason=WHY)]}
+
+
 def same_but_for_times(printed: str, promised: str) -> bool:
     """Equal where the page has no time or speed: `12.3 s`, `0.7 ms`, `3.1 times`."""
     measured = re.compile(r"\d+(\.\d+)? ?(s|ms|us|x|times|GFLOP/s)\b")
     return measured.sub("#", printed).split() == measured.sub("#", promised).split()
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "path", [pytest.param(p, id=p.name, marks=MARKS.get(p.name, [])) for p in PAGES]
+)
 def test_code_of_the_manual(path, tmp_path, capfd, monkeypatch):
     """The python blocks of a page run in order, as one program.
 

@@ -1,82 +1,16 @@
 // The network of cpp/net on NumPy arrays. The arrays behind the flat vectors are kept alive here.
-#include <pybind11/stl.h>
-
 #include <algorithm>
-#include <atomic>
-#include <chrono>
 #include <memory>
-#include <optional>
 
 #include "../net/network.hpp"
-#include "arrays.hpp"
 #include "bind.hpp"
-#include "optimizer.hpp"
+#include "network.hpp"
 
 namespace fanin {
 namespace {
 
-// Asks Python every 10 ms whether a signal (Ctrl-C) has come, and keeps what its handler raised.
-class Signals {
- public:
-  static bool interrupted(void* self) { return static_cast<Signals*>(self)->check(); }
-  void raise() const {
-    if (error_) {
-      throw py::error_already_set(*error_);
-    }
-  }
-
- private:
-  bool check() {
-    const Clock::time_point now = Clock::now();
-    if (!error_ && now >= next_) {
-      const py::gil_scoped_acquire held;
-      if (PyErr_CheckSignals() != 0) {
-        error_.emplace();
-      }
-      next_ = now + std::chrono::milliseconds(10);
-    }
-    return error_.has_value();
-  }
-
-  using Clock = std::chrono::steady_clock;
-  Clock::time_point next_ = Clock::now() + std::chrono::milliseconds(10);
-  std::optional<py::error_already_set> error_;
-};
-
-constexpr int64_t most_weights = int64_t{1} << 48;  // far from overflow
-
-using LayerArguments = std::tuple<int64_t, int64_t, int, uint32_t, int, double, double, double>;
-
-// A network does one thing at a time; the lock in Python lets the same thread in twice, as from the
-// handler of a signal that came during a step.
-class InUse {
- public:
-  explicit InUse(std::atomic_flag& flag) : flag_(flag) {
-    if (flag_.test_and_set()) {
-      throw std::runtime_error(
-          "this network is computing already: it was called from a signal "
-          "handler during one of its own steps");
-    }
-  }
-  ~InUse() { flag_.clear(); }
-  InUse(const InUse&) = delete;
-  InUse& operator=(const InUse&) = delete;
-
- private:
-  std::atomic_flag& flag_;
-};
-
 // A step that takes longer, in seconds, looks for signals (Ctrl-C) on the way.
 constexpr double longest_call = 0.005;
-
-// The attributes of an optimizer, and of a network, that a step reads and sets.
-struct StepNames {
-  Name lr{"lr"}, steps{"steps"}, state{"state"}, moments{"moments"}, step{"step"};
-};
-const StepNames& names() {
-  static const StepNames all;
-  return all;
-}
 
 template <class T>
 class BoundNetwork {
@@ -89,41 +23,17 @@ class BoundNetwork {
         gradients_(std::move(gradients)),
         running_mean_(std::move(running_mean)),
         running_var_(std::move(running_var)) {
-    std::vector<LayerConfig> configs;
-    int64_t count = 0, running_count = 0;
-    for (const auto& [fan_in, fan_out, activation, threshold, batch_norm, l1, l2, max_norm] :
-         layers) {
-      if (fan_in < 1 || fan_out < 1 || activation < 0 || activation >= activation_count ||
-          threshold > 65535 || batch_norm < 0 || batch_norm > 2 ||
-          (!configs.empty() && configs.back().fan_out != fan_in)) {
-        refuse("layers", "sizes that meet, known activations, thresholds below 65536");
-      }
-      configs.push_back({fan_in, fan_out, Activation(activation), threshold, BatchNorm(batch_norm),
-                         l1, l2, max_norm});
-      if (fan_in > most_weights / fan_out) {
-        refuse("layers", "at most 2^48 weights each");
-      }
-      count += configs.back().parameters();
-      running_count += configs.back().normalised() ? fan_out : 0;
-    }
-    if (configs.empty() || output < 0 || output > 2 || input_threshold > 65535) {
-      refuse("layers", "at least one layer, a known output, a threshold below 65536");
-    }
-    const LayerConfig& last = configs.back();
-    if (last.activation != Activation::identity || last.dropout_threshold > 0 ||
-        last.normalised()) {
-      refuse("layers", "a last layer without activation, dropout and batch norm");
-    }
+    const Layers found = layers_of(layers, output, input_threshold);
     softmax_ = Output(output) == Output::softmax;
     takes_any_numbers_ = Output(output) == Output::identity;
-    least_rows_ = running_count > 0 ? 2 : 1;
+    least_rows_ = found.running > 0 ? 2 : 1;
     network_ = std::make_unique<Network<T>>(
-        configs,
+        found.configs,
         NetworkConfig{Output(output), seed, bfloat16, input_threshold, proximal, form_of(form)},
-        out_vector<T>(parameters_, "parameters", count),
-        out_vector<T>(gradients_, "gradients", count),
-        out_vector<T>(running_mean_, "running_mean", running_count),
-        out_vector<T>(running_var_, "running_var", running_count));
+        out_vector<T>(parameters_, "parameters", found.parameters),
+        out_vector<T>(gradients_, "gradients", found.parameters),
+        out_vector<T>(running_mean_, "running_mean", found.running),
+        out_vector<T>(running_var_, "running_var", found.running));
   }
 
   void forward(py::array x, bool training, int bins, uint64_t step, py::array out) {
@@ -334,13 +244,8 @@ class BoundNetwork {
       const Computing computing;
       return network_->stats(layer);
     }();
-    const py::ssize_t units = network_->layers().at(layer).fan_out;
-    return py::make_tuple(py::make_tuple(of.mean, of.std, of.min, of.max, of.zeros, of.saturated,
-                                         py::array_t<double>(units, of.unit_mean),
-                                         py::array_t<int64_t>(units, of.unit_zeros)),
-                          network_->monitored_rows(),
-                          py::make_tuple(array_or_none(network_->counts(layer)),
-                                         array_or_none(network_->edges(layer))));
+    return stats_tuple(of, network_->layers().at(layer).fan_out, network_->monitored_rows(),
+                       network_->counts(layer), network_->edges(layer));
   }
 
   size_t nonfinite_layer() {
@@ -359,13 +264,6 @@ class BoundNetwork {
   }
 
  private:
-  // Not left to the caller: Python looks for signals as soon as a call has returned, and the
-  // parameters would then have taken steps that nobody counted.
-  static void count_steps(py::handle optimizer, int64_t steps_done, py::handle net, int64_t step) {
-    names().steps.set(optimizer, steps_done);
-    names().step.set(net, step);
-  }
-
   // The rows of an aligned, C-contiguous ndarray of Number (rows, cols), or (rows,) where cols is
   // 0; -1 for anything else.
   template <class Number>
@@ -382,14 +280,6 @@ class BoundNetwork {
   template <class Number>
   static const Number* data_of(py::handle plain) {
     return static_cast<const Number*>(py::reinterpret_borrow<py::array>(plain).data());
-  }
-
-  template <class Number>
-  static py::object array_or_none(const std::vector<Number>& numbers) {
-    if (numbers.empty()) {
-      return py::none();
-    }
-    return py::array_t<Number>(py::ssize_t(numbers.size()), numbers.data());
   }
 
   void check_training_rows(int64_t rows) const {
@@ -415,12 +305,7 @@ class BoundNetwork {
     }
     if (labels) {
       of.labels = vector<int64_t>(*labels, "y", rows);
-      for (int64_t i = 0; i < count; ++i) {
-        const int64_t label = of.labels[chosen == nullptr ? i : chosen[i]];
-        if (label < 0 || label >= fan_out()) {
-          refuse("y", "classes in [0, " + std::to_string(fan_out()) + ")");
-        }
-      }
+      check_labels(of.labels, chosen, count, fan_out());
     } else {
       of.targets = rows_matrix<T>(*targets, "y", rows, fan_out());
     }

@@ -138,7 +138,7 @@ py::object dense_forward(const py::array& x, const py::array& w, const Optional&
       const Computing computing;
       ops_of<T>(table()).dense_forward(computing.context, layer);
       if (with_stats) {
-        ops_of<T>(table()).join_moments(stats.moments, rows, cols, &stats.stats);
+        ops_of<T>(table()).join_moments(computing.context, stats.moments, rows, cols, &stats.stats);
       }
     }
     return stats.result();
@@ -364,7 +364,7 @@ py::array_t<uint32_t> philox(const std::array<uint32_t, 4>& counter,
     refuse("count", "a number >= 0");
   }
   py::array_t<uint32_t> out({count, int64_t{4}});
-  table().philox(counter.data(), key.data(), count, out.mutable_data());
+  table().philox({}, counter.data(), key.data(), count, out.mutable_data());
   return out;
 }
 
@@ -433,7 +433,7 @@ py::array_t<uint64_t> random_words(uint64_t seed, uint64_t step, uint32_t layer,
   py::array_t<uint64_t> out(count);
   uint64_t* to = out.mutable_data();
   const Computing computing;
-  table().random_words(seed, step, layer, stream, start, count, to);
+  table().random_words(computing.context, seed, step, layer, stream, start, count, to);
   return out;
 }
 

@@ -14,6 +14,8 @@
 //   * scratch belongs to the caller and is as large as the function beside the entry says;
 //   * nothing is allocated, thrown or printed;
 //   * the result does not depend on `Context::threads`: work is cut by shape alone;
+//   * on CUDA pointers are the device's, an entry is queued on `Context::stream`, and what it would
+//     return, or write to the host, it writes to device memory; returned numbers are NaN;
 //   * when `Context::interrupted` says so, an entry returns early and its outputs hold garbage.
 //
 // The canonical order (docs/numerics.md), which makes results equal on every set with fma:
@@ -61,6 +63,18 @@ struct Upcoming {
   int64_t rows, row_bytes, stride_bytes;
 };
 
+// What changes from one replay of a captured step to the next (CUDA only).
+struct StepState {
+  int64_t first_row;  // of the batch, in the order of rows of the call
+  int64_t index;      // of the step in the call
+  uint64_t step;      // of the network: part of dropout's key
+};
+
+// What an update takes anew in each step; see Update.
+struct Rates {
+  double lr, correction, step_size, decay;
+};
+
 // How an operation is to run: by how many threads, and who may stop it.
 struct Context {
   int threads = 1;
@@ -69,7 +83,13 @@ struct Context {
   const Upcoming* upcoming = nullptr;  // a product on one thread fetches it into the cache
   bool whole_vectors = false;  // a product may read 15 elements behind each row of its operands
   bool bfloat16 = false;       // float32 products round their inputs to bfloat16 and sum in float32
-  void* stream = nullptr;      // CUDA only
+
+  // CUDA only. All that follows is in device memory, so that a captured step can be replayed.
+  void* stream = nullptr;
+  const StepState* state = nullptr;  // Dropout::step is read there, and Gather::rows begins there
+  const Rates* rates = nullptr;      // Update's own are rates[state->index]
+  double* number = nullptr;          // where an entry writes the number that it would return
+  bool tf32 = false;  // float32 products round their inputs to TF32 and sum in float32
 };
 
 // Which elements are dropped: bits of Philox4x32-10 of (seed, step, layer, element); random.hpp.
@@ -79,13 +99,13 @@ struct Dropout {
   uint32_t layer = 0;
   int64_t row = 0, col = 0;  // of the first element in the layer; multiples of 8 and of 16
 
-  [[gnu::always_inline]] double scale() const { return 65536.0 / (65536.0 - threshold); }
+  [[gnu::always_inline]] constexpr double scale() const { return 65536.0 / (65536.0 - threshold); }
 };
 
 // One bit per element, set where it is kept: bit c % 16 of word c / 16 of its row.
-static inline int64_t mask_words(int64_t cols) { return (cols + 15) / 16; }
+static constexpr int64_t mask_words(int64_t cols) { return (cols + 15) / 16; }
 
-static inline int64_t row_blocks(int64_t rows) { return (rows + row_block - 1) / row_block; }
+static constexpr int64_t row_blocks(int64_t rows) { return (rows + row_block - 1) / row_block; }
 
 // Statistics of activations before dropout. `unit_mean` and `unit_zeros` are (n), the caller's.
 struct Stats {
@@ -160,6 +180,10 @@ struct ActivationBackward {
   Activation activation;
   Dropout dropout;
   View<const uint16_t> mask;  // read when dropout.threshold > 0
+  // CUDA only: where db is not null, the column sums of dz are made in the same pass. Scratch:
+  // column_sum_scratch(m, n) numbers of the type that T is computed in.
+  T* db = nullptr;  // (n)
+  void* db_scratch = nullptr;
 };
 
 // The same with da = dz @ w^T, the gradient that the layer above hands down.
@@ -170,7 +194,7 @@ struct DenseBackward {
   ActivationBackward<T> below;  // (m, k); `da` is not read
 };
 
-static inline int64_t column_sum_scratch(int64_t rows, int64_t cols) {
+static constexpr int64_t column_sum_scratch(int64_t rows, int64_t cols) {
   return row_blocks(rows) * cols;
 }
 
@@ -228,13 +252,15 @@ struct Loss {
 
 // A row of weights is penalised in pieces of so many columns.
 constexpr int64_t penalty_cols = 1024;
-static inline int64_t penalty_pieces(int64_t cols) {
+static constexpr int64_t penalty_pieces(int64_t cols) {
   return (cols + penalty_cols - 1) / penalty_cols;
 }
 
 // A norm is summed in pieces of so many elements.
 constexpr int64_t norm_piece = 8192;
-static inline int64_t norm_pieces(int64_t count) { return (count + norm_piece - 1) / norm_piece; }
+static constexpr int64_t norm_pieces(int64_t count) {
+  return (count + norm_piece - 1) / norm_piece;
+}
 
 // Sums of squares over some parameters, in 16 lanes: of their gradients, in double since those that
 // vanish or explode are what one looks for, and of what an update adds to them.
@@ -263,6 +289,9 @@ struct Update {
   bool nesterov;
   double clip_value = unlimited, gradient_scale = 1;
   Squares<T>* squares = nullptr;  // where wanted; of gradients as they are given
+  // CUDA only: gradients whose norm, in device memory, exceeds `clip_norm` are scaled to it.
+  const double* norm = nullptr;
+  double clip_norm = unlimited;
 
   [[gnu::always_inline]] bool clips() const {
     return clip_value < unlimited || gradient_scale != 1;
@@ -285,8 +314,9 @@ struct Gather {
   int64_t row_stride, col_stride;  // any, in elements
   const int64_t* rows;             // (m)
   double scale;
-  const void *shift, *factor;  // (k) of double where source is float64, else of T; or both null
-  View<T> out;                 // (m, k), unit column stride
+  // (k) of double where source is float64, else of T (of float where T has 16 bits); or both null
+  const void *shift, *factor;
+  View<T> out;  // (m, k), unit column stride
 };
 
 // The operations on one dtype.
@@ -305,7 +335,7 @@ struct Ops {
   // Statistics of a (m, n), unit column stride; lo, hi: what lies outside counts as saturated.
   void (*stats)(const Context&, View<const T> a, T lo, T hi, const Moments<T>&, Stats*);
   // Statistics of an (m, n) matrix from its moments.
-  void (*join_moments)(const Moments<T>&, int64_t rows, int64_t cols, Stats*);
+  void (*join_moments)(const Context&, const Moments<T>&, int64_t rows, int64_t cols, Stats*);
   // counts[i] += elements of a with edges[i] <= a < edges[i + 1] (the last bin closed); bins + 1
   // increasing edges. Any strides. Not a number: not counted.
   void (*histogram)(const Context&, View<const T> a, const double* edges, int bins,
@@ -344,12 +374,14 @@ struct Table {
   Ops<float> float32;
   Ops<double> float64;
   // Bits of `count` Philox blocks whose first counter word rises from counter[0]; for tests.
-  void (*philox)(const uint32_t counter[4], const uint32_t key[2], int64_t count, uint32_t* out);
+  // Counter and key are the host's.
+  void (*philox)(const Context&, const uint32_t counter[4], const uint32_t key[2], int64_t count,
+                 uint32_t* out);
   // The mask of an (m, n) matrix as (m, mask_words(n)) words.
   void (*dropout_mask)(const Context&, const Dropout&, int64_t rows, int64_t cols, uint16_t* mask);
   // 64-bit words number start ... start + count - 1 of (seed, step, layer) in a stream.
-  void (*random_words)(uint64_t seed, uint64_t step, uint32_t layer, uint32_t stream, int64_t start,
-                       int64_t count, uint64_t* out);
+  void (*random_words)(const Context&, uint64_t seed, uint64_t step, uint32_t layer,
+                       uint32_t stream, int64_t start, int64_t count, uint64_t* out);
   // Fused multiply-adds on registers for about `seconds`; returns FLOP/s of one thread.
   double (*fma_peak_float32)(double seconds);
   double (*fma_peak_float64)(double seconds);

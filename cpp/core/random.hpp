@@ -27,7 +27,7 @@ constexpr int philox_rounds = 10;
 constexpr uint32_t philox_multiply[2] = {0xD2511F53, 0xCD9E8D57};
 constexpr uint32_t philox_weyl[2] = {0x9E3779B9, 0xBB67AE85};  // golden ratio, sqrt(3) - 1
 
-static inline uint32_t philox_c2(uint64_t step, uint32_t layer, uint32_t stream) {
+static constexpr uint32_t philox_c2(uint64_t step, uint32_t layer, uint32_t stream) {
   return layer | static_cast<uint32_t>(step >> 32) << 16 | stream << 28;
 }
 

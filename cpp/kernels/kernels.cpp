@@ -52,7 +52,8 @@ void function(const Context& context, Function which, const T* x, T* out, int64_
   });
 }
 
-void philox(const uint32_t counter[4], const uint32_t key[2], int64_t count, uint32_t* out) {
+void philox(const Context&, const uint32_t counter[4], const uint32_t key[2], int64_t count,
+            uint32_t* out) {
   philox_blocks(counter, key, count, out);
 }
 

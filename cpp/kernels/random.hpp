@@ -7,6 +7,7 @@
 // Integers only: the same bits on every instruction set. Memory: each writes its output, no more.
 #pragma once
 
+#include "../core/ops.hpp"
 #include "../core/random.hpp"
 #include "isa.hpp"
 
@@ -104,8 +105,8 @@ inline void philox_blocks(const uint32_t counter[4], const uint32_t key[2], int6
 }
 
 // out (count): the words start ... start + count - 1 of (seed, step, layer) in a stream.
-inline void random_words(uint64_t seed, uint64_t step, uint32_t layer, uint32_t stream,
-                         int64_t start, int64_t count, uint64_t* out) {
+inline void random_words(const Context&, uint64_t seed, uint64_t step, uint32_t layer,
+                         uint32_t stream, int64_t start, int64_t count, uint64_t* out) {
   uint32_t rows[words_width][4];
   const int64_t end = start + count;
   // Vectors begin at multiples of their width: c0 then does not overflow within one.

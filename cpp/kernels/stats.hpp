@@ -169,7 +169,8 @@ void join_means(const Moments<T>& moments, int64_t rows, int64_t cols, double* m
 }
 
 template <class T>
-void join_moments(const Moments<T>& moments, int64_t rows, int64_t cols, Stats* stats) {
+void join_moments(const Context&, const Moments<T>& moments, int64_t rows, int64_t cols,
+                  Stats* stats) {
   const MomentArrays<T> from(moments);
   double* m2 = moments.work;
   double* spread = moments.work + cols;
@@ -237,7 +238,7 @@ void stats(const Context& context, View<const T> a, T lo, T hi, const Moments<T>
                   moments.from(r0, 0));
   };
   parallel_for(worth(context, 0.1 * double(a.rows) * double(a.cols)), row_blocks(a.rows), body);
-  join_moments(moments, a.rows, a.cols, out);
+  join_moments(context, moments, a.rows, a.cols, out);
 }
 
 // counts[i] += elements with edges[i] <= a < edges[i + 1], the last bin closed. The bin is guessed

@@ -392,7 +392,8 @@ void Network<T>::begin_monitoring(int64_t rows) {
 template <class T>
 const Stats& Network<T>::stats(size_t l) {
   State& state = states_.at(l);
-  ops_of<T>(table()).join_moments(moments_of(l), monitored_rows_, layers_[l].fan_out, &state.stats);
+  ops_of<T>(table()).join_moments({}, moments_of(l), monitored_rows_, layers_[l].fan_out,
+                                  &state.stats);
   return state.stats;
 }
 
@@ -456,21 +457,7 @@ void Network<T>::count_histogram(const Context& context, size_t l, View<const T>
       high = 1;
     }
   }
-  // The ends as histogram_range of fanin.reference.stats sets them.
-  low = std::max(low, -8e307);
-  high = std::min(high, 8e307);
-  const double finest =
-      4 * bins * std::max(DBL_EPSILON * std::max(std::abs(low), std::abs(high)), DBL_MIN);
-  if (high - low <= finest) {
-    const double margin = std::max(0.5, finest);
-    low -= margin;
-    high += margin;
-  }
-  state.edges.clear();
-  for (int i = 0; i < bins; ++i) {
-    state.edges.push_back(low + i * ((high - low) / bins));
-  }
-  state.edges.push_back(high);
+  state.edges = histogram_edges(low, high, bins);
   state.counts.assign(size_t(bins), 0);
   ops_of<T>(table()).histogram(context, a, state.edges.data(), bins, state.counts.data());
 }

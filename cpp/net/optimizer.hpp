@@ -19,6 +19,8 @@ struct OptimizerRule {
   T* second;  // (parameters) or null
   double clip_norm = unlimited, clip_value = unlimited;
   bool eps_hat = false;  // Adam: eps is added to the root before that is corrected
+
+  bool operator==(const OptimizerRule&) const = default;
 };
 
 // x^n by squaring: the same bits everywhere, which pow() does not promise.

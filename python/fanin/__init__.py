@@ -21,7 +21,7 @@ except ModuleNotFoundError as error:
         "from outside of its source folder"
     ) from error
 
-from . import init, reference, schedule
+from . import cuda, init, reference, schedule
 from .activation import activation_backward, activation_forward
 from .batch_norm import batch_norm_backward, batch_norm_forward
 from .dense import DenseCache, dense_backward, dense_forward
@@ -96,6 +96,7 @@ __all__ = [
     "build_info",
     "check_gradient",
     "check_gradients",
+    "cuda",
     "dense_backward",
     "dense_forward",
     "diagnose",

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from . import cuda
 from .reference.arguments import ACTIVATIONS
 from .runtime import build_info
 
@@ -129,6 +130,8 @@ def info() -> None:
         ("threads", f"{build['threads']} of at most {build['max_threads']}"),
         ("", f"limited by: {build['thread_limit']}"),
         ("parallel by", build["parallel"]),
+        ("cuda", "built for: " + (" ".join(build["cuda_architectures"]) or "nothing")),
+        ("", cuda.available()[1]),
         ("numpy", np.__version__),
         ("python", sys.version.split()[0]),
     )

@@ -34,6 +34,11 @@ def activation_forward(z: Array, kind: str) -> Array:
     Error bounds in ulp: cpp/kernels/math.hpp, tested over the whole range; the same bits on every
     CPU with fma.
     """
+    if arguments.on_cuda(z):
+        from .cuda import activation as cuda
+
+        result: Array = cuda.activation_forward(z, kind)
+        return result
     arguments.check_activation_forward(z, kind)
     rows = as_rows(z)
     a = np.empty_like(rows)
@@ -65,6 +70,11 @@ def activation_backward(da: Array, a_or_z: Array, kind: str) -> Array:
     -----
     Formulas and sources: `fanin.reference.activation`.
     """
+    if arguments.on_cuda(da):
+        from .cuda import activation as cuda
+
+        result: Array = cuda.activation_backward(da, a_or_z, kind)
+        return result
     arguments.check_activation_backward(da, a_or_z, kind)
     rows = as_rows(da)
     dz = np.empty_like(rows)

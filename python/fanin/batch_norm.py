@@ -49,6 +49,13 @@ def batch_norm_forward(
     -----
     Ioffe and Szegedy, "Batch normalization", ICML 2015, Algorithm 1.
     """
+    if arguments.on_cuda(x):
+        from .cuda import batch_norm as cuda
+
+        return cuda.batch_norm_forward(
+            x, gamma, beta, running_mean, running_var,
+            training=training, momentum=momentum, eps=eps,
+        )  # fmt: skip
     arguments.check_batch_norm_forward(
         x, gamma, beta, running_mean, running_var, training, momentum, eps
     )
@@ -98,6 +105,10 @@ def batch_norm_backward(dy: Array, cache: BatchNormCache) -> BatchNormGradients:
     -----
     Ioffe and Szegedy, "Batch normalization", ICML 2015, equation 6 and what follows it.
     """
+    if arguments.on_cuda(dy):
+        from .cuda import batch_norm as cuda
+
+        return cuda.batch_norm_backward(dy, cache)
     arguments.check_batch_norm_backward(dy, cache)
     dx = np.empty(dy.shape, dy.dtype)
     dgamma = np.empty(dy.shape[1], dy.dtype)

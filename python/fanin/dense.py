@@ -72,6 +72,12 @@ def dense_forward(
     Row i of a does not depend on the other rows, nor on threads (docs/numerics.md).
     Rumelhart, Hinton and Williams, Nature 323 (1986); formulas in `fanin.reference.dense`.
     """
+    if arguments.on_cuda(x):
+        from .cuda import dense as cuda
+
+        return cuda.dense_forward(
+            x, w, b, activation=activation, dropout=dropout, key=key, stats=stats, out=out
+        )
     arguments.check_dense_forward(x, w, b, activation, dropout, key, stats, out)
     shape = x.shape[0], w.shape[1]
     kind = KINDS[activation]
@@ -138,6 +144,10 @@ def dense_backward(da: Array, cache: DenseCache, *, need_dx: bool = True) -> Den
     dz = da mask scale f'(z), dx = dz @ w.T, dw = x.T @ dz, db = sum of dz's rows: back-propagation
     (Rumelhart, Hinton and Williams, Nature 323, 1986).
     """
+    if arguments.on_cuda(da):
+        from .cuda import dense as cuda
+
+        return cuda.dense_backward(da, cache, need_dx=need_dx)
     arguments.check_dense_backward(da, cache)
     saved = cache.z if cache.a is None else cache.a
     assert saved is not None

@@ -38,6 +38,11 @@ def matmul(x: Array, w: Array, *, out: Array | None = None) -> Array:
     product: Array | None = _core.matmul(x, w, out)  # what needs no explanation
     if product is not None:
         return product
+    if arguments.on_cuda(x):
+        from .cuda import gemm as cuda
+
+        product = cuda.matmul(x, w, out=out)
+        return product
     arguments.check_matmul(x, w, out)
     if out is None:
         out = np.empty((x.shape[0], w.shape[1]), x.dtype)

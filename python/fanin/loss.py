@@ -49,6 +49,13 @@ def softmax_cross_entropy(
     TypeError, ValueError
         Not arrays, shapes that do not match, a label or weight out of range (with its row).
     """
+    if arguments.on_cuda(z):
+        from .cuda import loss as cuda
+
+        return cuda.softmax_cross_entropy(
+            z, labels, sample_weight=sample_weight, class_weight=class_weight,
+            label_smoothing=label_smoothing,
+        )  # fmt: skip
     arguments.check_loss_input("z", z, (2,))
     m, n = z.shape
     labels = arguments.check_class_targets("labels", labels, m, n, z.dtype)
@@ -94,6 +101,12 @@ def sigmoid_cross_entropy(
     -----
     C. Bishop, "Pattern recognition and machine learning" (2006), section 4.3.4.
     """
+    if arguments.on_cuda(z):
+        from .cuda import loss as cuda
+
+        return cuda.sigmoid_cross_entropy(
+            z, targets, sample_weight=sample_weight, label_smoothing=label_smoothing
+        )
     arguments.check_loss_input("z", z, (1, 2))
     targets = arguments.check_binary_targets("targets", targets, z)
     sample_weight = arguments.check_sample_weight("sample_weight", sample_weight, len(z), z.dtype)
@@ -128,6 +141,10 @@ def mean_squared_error(
     -----
     C. Bishop, "Pattern recognition and machine learning" (2006), section 1.2.5.
     """
+    if arguments.on_cuda(y):
+        from .cuda import loss as cuda
+
+        return cuda.mean_squared_error(y, targets, sample_weight=sample_weight)
     arguments.check_loss_input("y", y, (1, 2))
     arguments.check_like("targets", targets, y, "y")
     sample_weight = arguments.check_sample_weight("sample_weight", sample_weight, len(y), y.dtype)

@@ -8,7 +8,7 @@ threads run meanwhile.
 import math
 import os
 import threading
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from .dense import Layer
 from .loss import sigmoid_loss, softmax_loss, squared_loss
 from .optimizer import COMPILED, Adam, is_compiled
 from .random import Stream, permutation
-from .reference import network, training
+from .reference import arguments, network, training
 from .reference.arguments import FLOAT32, Array
 from .reference.dense import Norms
 from .reference.dropout import dropout_threshold
@@ -42,8 +42,27 @@ class MLP(network.MLP):
     _stream = Stream
     _layer = Layer
 
-    def _bind(self) -> None:
-        layers = [
+    # Whether compiled code knows what limits and proximal steps changed in a monitored step.
+    _norms_of_all: bool = False
+
+    def _build(self, *, device: Any = None, **settings: Any) -> None:
+        if device is not None:
+            arguments.check_choice("device", device, ("cpu", "cuda"))
+        if device == "cuda" and self.device == "cpu":
+            from .cuda import network as cuda  # imported where it is wanted
+
+            if type(self) is not MLP:
+                raise TypeError(
+                    f"device: expected 'cpu' for {type(self).__name__}; derive it from "
+                    "fanin.cuda.MLP instead of fanin.MLP"
+                )
+            self.__class__ = cuda.MLP
+            self._build(device=device, **settings)
+        else:
+            super()._build(device=device, **settings)
+
+    def _layer_arguments(self) -> list[tuple[int, int, int, int, int, float, float, float]]:
+        return [
             (
                 layer.fan_in,
                 layer.fan_out,
@@ -56,9 +75,11 @@ class MLP(network.MLP):
             )
             for layer in self.layers
         ]
+
+    def _bind(self) -> None:
         make = _core.NetworkFloat32 if self.dtype is FLOAT32 else _core.NetworkFloat64
-        self._compiled = make(
-            layers,
+        self._compiled: Any = make(
+            self._layer_arguments(),
             _OUTPUTS[self.output],
             self.seed,
             self.precision == "bfloat16",
@@ -70,6 +91,10 @@ class MLP(network.MLP):
             self._running_mean,
             self._running_var,
         )
+        self._bind_stats()
+
+    def _bind_stats(self) -> None:
+        """Let layers ask the compiled network for their statistics."""
         self._all_rows = np.arange(0)
         self._last: list[_LastStep] = []
         for i, layer in enumerate(self.layers):
@@ -179,11 +204,12 @@ class MLP(network.MLP):
                 x, y, sample_weight, rows, batch_size, optimizer, class_weight=class_weight,
                 label_smoothing=label_smoothing, scale=scale, stats=stats, loss=loss, total=total,
             )  # fmt: skip
+        whole = rows is not None  # else x is the batch itself
         if rows is None:
             rows = self._rows(slice(0, len(x)))
         count = len(rows)
         # A compiled step knows its optimizer's change only, not that of limits and proximal steps.
-        if stats is not False and self._constrains():
+        if stats is not False and self._constrains() and not self._norms_of_all:
             before_last = (count - 1) // batch_size * batch_size
             if before_last == 0:
                 return super()._train_rows(
@@ -202,18 +228,21 @@ class MLP(network.MLP):
             sample_weight = None if sample_weight is None else sample_weight[chosen]
             scale, chosen = None, np.arange(len(chosen))
 
-        optimizer.prepare(self._parameters, self._gradients)
+        self._prepare(optimizer)
         steps = -(-len(chosen) // batch_size)
         if callable(optimizer.lr):
             lr = np.array([optimizer.learning_rate(optimizer.steps + i) for i in range(steps)])
         else:
             lr = np.full(steps, float(optimizer.lr))
+        numbers = _as_compiled(scale, x.dtype, self.dtype)
+        given, *wanted = self._data(x, y, sample_weight, batch_size, whole and direct)
         done, total = self._compiled.train(
-            x,
-            *_as_compiled(scale, x.dtype, self.dtype),
+            given,
+            *numbers,
             chosen,
             batch_size,
-            *_targets(y, sample_weight, class_weight),
+            *wanted,
+            None if class_weight is None else np.ascontiguousarray(class_weight),
             label_smoothing,
             total,
             lr,
@@ -226,6 +255,20 @@ class MLP(network.MLP):
             self,
         )
         return total, done
+
+    def _data(
+        self,
+        x: Array,
+        y: Array,
+        sample_weight: Array | None,
+        batch_size: int,
+        whole: bool,
+    ) -> tuple[Array | None, Array | None, Array | None, Array | None]:
+        """Hook: return (x, labels, targets, sample_weight) as the compiled network takes them.
+
+        whole : they are a data set, which the next call may be given again
+        """
+        return (x, *_targets(y, sample_weight, None)[:3])
 
     def _keep_norms(self, layer: int, norms: Norms) -> None:
         last = self._last[layer]
@@ -269,12 +312,13 @@ class MLP(network.MLP):
         return p
 
 
-def load(path: str | os.PathLike[str]) -> MLP:
-    """Return the network saved in a file by `MLP.save`.
+def load(path: str | os.PathLike[str], *, device: Literal["cpu", "cuda"] = "cpu") -> MLP:
+    """Return the network saved in a file by `MLP.save`, on whatever device it was.
 
     Parameters
     ----------
     path : of the file, an .npz without pickle
+    device : as for `MLP`; precision="tfloat32" becomes None on the CPU
 
     Returns
     -------
@@ -286,7 +330,14 @@ def load(path: str | os.PathLike[str]) -> MLP:
         The file cannot be opened.
     ValueError
         It is not such a file, is damaged, or was written by a later release; names the path.
+    RuntimeError, ImportError
+        device="cuda" and there is none, or no CuPy; says why.
     """
+    arguments.check_choice("device", device, ("cpu", "cuda"))
+    if device == "cuda":
+        from .cuda import network as cuda
+
+        return cuda.MLP._load(path)
     return MLP._load(path)
 
 
@@ -335,7 +386,7 @@ def _targets(y: Array, sample_weight: Array | None, class_weight: Array | None) 
 def _is_direct(x: Array) -> bool:
     """Whether compiled code reads such rows as they are."""
     if not isinstance(x, np.ndarray):
-        return False
+        return arguments.on_cuda(x)  # such as networks on a GPU are given
     whole = x.flags.aligned and all(stride % x.itemsize == 0 for stride in x.strides)
     return whole and x.dtype in _DIRECT and x.dtype.isnative
 

@@ -10,6 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from . import _core
+from .reference import arguments
 from .reference import optimizer as reference
 from .reference.arguments import Array
 from .reference.optimizer import Optimizer
@@ -20,11 +21,24 @@ class _Compiled(Optimizer):
 
     number: int
 
+    def prepare(self, parameters: Array, gradients: Array) -> None:
+        if arguments.on_cuda(parameters):
+            from .cuda import optimizer as cuda
+
+            cuda.prepare(self, parameters, gradients)
+        else:
+            super().prepare(parameters, gradients)
+
     def _clipped(self, g: Array) -> Array:
         return g  # the rule does it as it reads
 
     def _change(self, p: Array, g: Array, lr: float, decay_mask: NDArray[Any] | None) -> None:
-        _core.optimizer_update(self, lr, self.steps, p, g, decay_mask)
+        if arguments.on_cuda(p):
+            from .cuda import optimizer as cuda
+
+            cuda.change(self, p, g, lr, decay_mask)
+        else:
+            _core.optimizer_update(self, lr, self.steps, p, g, decay_mask)
 
 
 class SGD(_Compiled, reference.SGD):
@@ -45,6 +59,14 @@ class Adam(_Compiled, reference.Adam):
 class AdamW(_Compiled, reference.AdamW):
     __doc__ = reference.AdamW.__doc__
     number = 3
+
+    def _check_decay_mask(self, decay_mask: Any, parameters: Array) -> None:
+        if arguments.on_cuda(parameters):
+            from .cuda import optimizer as cuda
+
+            cuda.check_decay_mask(decay_mask, parameters)
+        else:
+            super()._check_decay_mask(decay_mask, parameters)
 
 
 def is_compiled(optimizer: Any) -> bool:

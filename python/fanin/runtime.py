@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from . import _core
+from . import _core, cuda
 from .reference import arguments
 
 
@@ -61,7 +61,8 @@ def build_info() -> dict[str, Any]:
     -------
     dict with version, compiler, flags, sanitizers, isas_built, isas_available, isa, threads,
     max_threads (granted by the machine), thread_limit (what limits them: "cores",
-    "CPU affinity", "cgroup quota" or "OMP_NUM_THREADS") and parallel ("pool" or "openmp").
+    "CPU affinity", "cgroup quota" or "OMP_NUM_THREADS"), parallel ("pool" or "openmp") and
+    cuda_architectures, what the CUDA kernels were built for, none without CUDA.
     """
     max_threads, thread_limit = _core.thread_limit()
     return {
@@ -71,4 +72,5 @@ def build_info() -> dict[str, Any]:
         "threads": get_num_threads(),
         "max_threads": max_threads,
         "thread_limit": thread_limit,
+        "cuda_architectures": cuda.architectures(),
     }

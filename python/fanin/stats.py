@@ -43,6 +43,10 @@ def activation_stats(
     The variance is joined from blocks of 64 rows, each shifted by its first row (Chan, Golub and
     LeVeque, The American Statistician 37, 1983): no difference of large squares.
     """
+    if arguments.on_cuda(a):
+        from .cuda import stats as cuda
+
+        return cuda.activation_stats(a, bins=bins, range=range, activation=activation)
     arguments.check_activation_stats(a, bins, range, activation)
     rows = as_rows(a) if a.ndim == 2 else np.ascontiguousarray(a).reshape(-1, 1)
     numbers = _core.stats(rows, *saturation_bounds(activation))

@@ -56,6 +56,8 @@ def _check_array_slowly(name: str, x: Any, ndim: int | None) -> None:
     """Say what is wrong; return when nothing is (a memory map, a private copy of a dtype)."""
     expected = f"{name}: expected {f'a {ndim}-D' if ndim else 'an'} array of float32 or float64"
     if not isinstance(x, np.ndarray):
+        if on_cuda(x):
+            raise TypeError(f"{expected} on the host like the others, got {describe(x)}")
         raise TypeError(
             f"{expected}, got {describe(x)}; convert it with np.asarray({name}, dtype=np.float32)"
         )
@@ -79,8 +81,27 @@ def _check_array_slowly(name: str, x: Any, ndim: int | None) -> None:
         )
 
 
+def on_cuda(x: Any) -> bool:
+    """Whether x is another library's array in the memory of a CUDA device, as DLPack says."""
+    if type(x) is np.ndarray or not hasattr(x, "__dlpack_device__"):
+        return False
+    try:
+        return x.__dlpack_device__()[0] in (2, 13)  # CUDA's own memory, and managed memory
+    except (BufferError, RuntimeError, TypeError, ValueError):
+        return False  # a device that DLPack has no number for
+
+
+def cuda_device(name: str, x: Any) -> int:
+    """Return the number of the CUDA device that an array lies on."""
+    if not on_cuda(x):
+        raise TypeError(f"{name}: expected an array on a CUDA device, got {describe(x)}")
+    return int(x.__dlpack_device__()[1])
+
+
 def describe(x: Any) -> str:
     """Name what was found: dtype and shape of an array, else the type and a short value."""
+    if on_cuda(x):
+        return f"{type(x).__name__} with shape {tuple(x.shape)} on a CUDA device"
     if isinstance(x, np.ndarray):
         return f"{x.dtype} with shape {x.shape}"
     if x is None or isinstance(x, bool | numbers.Number | str):
@@ -110,6 +131,10 @@ def check_like(name: str, x: Any, other: Array, like: str) -> None:
     if x.shape != other.shape:
         check_shape(name, x, other.shape, f"to match {like}")
     if x.dtype is not other.dtype:
+        if on_cuda(other):
+            raise TypeError(
+                f"{name}: expected an array on the CUDA device of {like}, got {describe(x)}"
+            )
         check_dtype(name, x, other.dtype, like)
 
 
@@ -319,11 +344,13 @@ def check_float_dtype(dtype: Any) -> np.dtype[Any]:
     return FLOAT32 if found == FLOAT32 else FLOAT64
 
 
-def check_precision(precision: Any, dtype: np.dtype[Any]) -> str | None:
-    """Return None or "bfloat16", which needs float32."""
+def check_precision(
+    precision: Any, dtype: np.dtype[Any], known: Sequence[str] = ("bfloat16",)
+) -> str | None:
+    """Return None, or one of those known, which all need float32."""
     if precision is None:
         return None
-    name = check_choice("precision", precision, ("bfloat16",))
+    name = check_choice("precision", precision, known)
     if dtype != FLOAT32:
         raise ValueError(f"precision: expected None with dtype {dtype}, got {precision!r}")
     return name
@@ -434,18 +461,23 @@ def check_batch_norm_forward(
             check_shape(name, vector, (x.shape[1],), f"to match x of shape {x.shape}")
     check_fraction("momentum", momentum)
     check_positive("eps", eps)
+    check_training_rows(x, training)
     if not training:
         return
-    if x.shape[0] < 2:
-        raise ValueError(
-            "x: batch normalisation needs at least 2 rows in training, "
-            f"got shape {x.shape}; use larger batches or training=False"
-        )
     for name, vector in vectors[2:]:
         check_in_place(name, vector)
         for other, array in (("x", x), *vectors):
             if other != name and np.may_share_memory(vector, array):
                 raise ValueError(f"{name}: expected memory apart from {other}, but they overlap")
+
+
+def check_training_rows(x: Any, training: Any) -> None:
+    """Refuse a batch without a variance."""
+    if training and x.shape[0] < 2:
+        raise ValueError(
+            "x: batch normalisation needs at least 2 rows in training, "
+            f"got shape {x.shape}; use larger batches or training=False"
+        )
 
 
 def check_batch_norm_backward(dy: Any, cache: Any) -> None:
@@ -459,6 +491,11 @@ def check_activation_stats(a: Any, bins: Any, range: Any, activation: Any) -> No
     """Check the arguments of `activation_stats`."""
     check_array("a", a, 1 if getattr(a, "ndim", 2) == 1 else 2)
     check_rows("a", a)
+    check_stats_settings(bins, range, activation)
+
+
+def check_stats_settings(bins: Any, range: Any, activation: Any) -> None:
+    """Check what of `activation_stats` is not the array."""
     check_integer("bins", bins, 0)
     if activation is not None:
         check_choice("activation", activation, ACTIVATIONS)

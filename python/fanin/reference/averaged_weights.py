@@ -18,7 +18,7 @@ import numpy as np
 from . import arguments
 from .arguments import Array
 from .callbacks import Callback
-from .vectors import VECTORS, assign, vectors_by_name
+from .vectors import VECTORS, vectors_by_name
 
 if TYPE_CHECKING:
     from .history import History
@@ -103,10 +103,7 @@ class AveragedWeights(Callback):
         if self.samples == 0:
             return
         self._check_size(net)
-        own, average = vectors_by_name(net).values(), vectors_by_name(self).values()
-        copies = [vector.copy() for vector in own]
-        net._pending = None
-        assign([*own, *average], [*average, *copies])
+        net._exchange(vectors_by_name(self))
 
     def network(self, net: "MLP") -> "MLP":
         """Return a copy of the network with the averaged weights, or its own before any sample.

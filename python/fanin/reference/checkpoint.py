@@ -25,7 +25,7 @@ from .arguments import Array
 from .history import PER_EPOCH, History, LayerHistory
 from .optimizer import Optimizer
 from .stats import ActivationStats
-from .vectors import VECTORS, vectors_by_name
+from .vectors import VECTORS, on_host, vectors_by_name
 
 if TYPE_CHECKING:
     from .network import MLP
@@ -83,7 +83,7 @@ def check_checkpoint(checkpoint: Any) -> Checkpoint | None:
 
 def beginning_of(net: "MLP") -> State:
     """Return what tells one beginning of a run from another."""
-    crc = zlib.crc32(net.parameters.tobytes())
+    crc = zlib.crc32(on_host(net.parameters).tobytes())
     return {"step": int(net.step), "epoch": int(net.epoch), "parameters": crc}
 
 
@@ -243,7 +243,8 @@ def check_optimizer_state(optimizer: Any) -> None:
 def state_of_optimizer(optimizer: Any) -> State:
     """Return what steps change in an optimizer."""
     if isinstance(optimizer, Optimizer):
-        return {"steps": int(optimizer.steps), **optimizer.state}
+        moments = {name: on_host(moment) for name, moment in optimizer.state.items()}
+        return {"steps": int(optimizer.steps), **moments}
     state: State = optimizer.state_dict()
     return state
 

@@ -44,7 +44,7 @@ from . import arguments, network, training
 from .arguments import FLOAT64, Array
 from .dense import Layer
 from .loss import ClassWeight, Loss
-from .vectors import vectors_by_name
+from .vectors import on_host, vectors_by_name
 
 RIGHT = 1e-7  # of a tensor: at most this is right
 LOOK = 1e-5  # of one entry: more than this asks for a look
@@ -274,9 +274,10 @@ def check_gradients(
             training.check_finite("y", y, net.dtype)
             y = training.cast(y, net.dtype)
     own = _own_gradients(net if dropout else _copy(net, type(net), False), x, y, options)
+    kind = type(net) if net.device == "cpu" else network.MLP  # whose vectors NumPy can change
 
     wide = x.astype(np.float64)
-    twin = _copy(net, type(net), dropout, "float64")
+    twin = _copy(net, kind, dropout, "float64")
     plain = _copy(net, network.MLP, dropout, "float64")  # whose activations can be seen
     value, gradients = twin.loss_and_gradients(wide, y, **options)
     if not math.isfinite(value):
@@ -351,7 +352,7 @@ def _own_gradients(net: network.MLP, x: Array, y: Any, options: dict[str, Any]) 
         kept = net.running_mean.copy(), net.running_var.copy(), net.gradients.copy()
         try:
             _, gradients = net.loss_and_gradients(x, y, **options)
-            return np.array(gradients, np.float64)
+            return np.array(on_host(gradients), np.float64)
         finally:
             net.running_mean, net.running_var, net.gradients = kept
 

@@ -45,7 +45,7 @@ from .optimizer import SGD, Adam, AdamW, Optimizer, RMSprop
 from .random import Stream, permutation
 from .standardizer import Standardizer, check_standardizer
 from .training import Augment, HeldOut, Metric
-from .vectors import VECTORS, assign, vectors_by_name
+from .vectors import VECTORS, assign, on_host, vectors_by_name
 
 # What a file holds besides the vectors: the settings that make the layers.
 _CONFIG = (
@@ -81,13 +81,15 @@ class MLP:
         norm of at most this; None or a number > 0; one, or one per layer with weights
     dtype : "float32" or "float64"
     precision : of the products x @ w, dz @ w.T and x.T @ dz; None for that of dtype, "bfloat16"
-        (float32 only) rounds what is multiplied to bfloat16 and adds in float32
+        (float32 only) rounds what is multiplied to bfloat16 and adds in float32; on CUDA it also
+        keeps activations so, and "tfloat32" (float32 and CUDA only) rounds to 11 bits instead
     seed : of weights, dropout and shuffling, 0 <= seed < 2**64; None draws one
     standardizer : of the rows that `fit`, `predict`, `predict_proba` and `evaluate` are given,
         in place of input_scale; a `Standardizer`, of which a copy is kept.  One without
         statistics gets them from the rows (not the validation rows) of the first `fit`.
     target_standardizer : likewise of the targets, for output="identity".  The loss is then that
         of standardised targets; `predict` and the r2 of `evaluate` are in the units of y.
+    device : "cpu", or of `fanin.MLP` also "cuda": vectors are then CuPy arrays on the current GPU
 
     Attributes
     ----------
@@ -96,7 +98,7 @@ class MLP:
         Setting one copies the values.
     running_mean, running_var : flat vectors of the layers with batch norm
     layers : list of Layer
-    sizes, output, dtype, precision, input_dropout, l1_step, seed
+    sizes, output, dtype, precision, input_dropout, l1_step, seed, device
     batch_norm : whether any layer has it
     step : number of updates so far; layer l's dropout has the key (seed, step, l), that of the
         inputs (seed, step, 65535).  Only an
@@ -110,6 +112,8 @@ class MLP:
     ------
     TypeError, ValueError
         A setting of the wrong type, out of range, or with the wrong number of entries.
+    RuntimeError, ImportError, MemoryError
+        device="cuda" and there is none, or no CuPy, or not enough memory; says what is missing.
 
     Notes
     -----
@@ -119,6 +123,8 @@ class MLP:
     _default_optimizer: type[Optimizer] = Adam
     _stream: type[Stream] = Stream
     _layer: type[Layer] = Layer
+    device: str = "cpu"
+    _precisions: tuple[str, ...] = ("bfloat16",)
     # Of the output's own loss, wherever there is one; read by `_bind`, so it stays as it is then.
     _loss_form: LossForm = PLAIN
 
@@ -137,13 +143,15 @@ class MLP:
         l1_step: Literal["subgradient", "proximal"] = "subgradient",
         max_norm: float | Sequence[float | None] | None = None,
         dtype: DTypeLike = "float32",
-        precision: Literal["bfloat16"] | None = None,
+        precision: Literal["bfloat16", "tfloat32"] | None = None,
         seed: int | None = 0,
         standardizer: Standardizer | None = None,
         target_standardizer: Standardizer | None = None,
+        device: Literal["cpu", "cuda"] = "cpu",
     ) -> None:
         """Check the settings, lay out the vectors, draw the weights."""
         self._build(
+            device=device,
             sizes=sizes,
             activation=activation,
             output=output,
@@ -185,8 +193,14 @@ class MLP:
         input_dropout: Any = 0.0,
         l1_step: Any = "subgradient",
         max_norm: Any = None,
+        device: Any = None,
     ) -> None:
-        """Check the settings and lay out vectors and layers; weights stay 0."""
+        """Check the settings and lay out vectors and layers; weights stay 0.
+
+        device : None for that of the class
+        """
+        if device is not None:
+            arguments.check_choice("device", device, (self.device,))
         if isinstance(sizes, str) or not isinstance(sizes, Iterable):
             raise TypeError(f"sizes: expected two or more integers, got {sizes!r}")
         self.sizes = [arguments.check_integer("sizes", size, 1) for size in sizes]
@@ -211,7 +225,7 @@ class MLP:
         self.input_dropout = arguments.check_below_one("input_dropout", input_dropout)
         self.l1_step = arguments.check_choice("l1_step", l1_step, arguments.L1_STEPS)
         self.dtype = arguments.check_float_dtype(dtype)
-        self.precision = arguments.check_precision(precision, self.dtype)
+        self.precision = arguments.check_precision(precision, self.dtype, self._precisions)
         self._seed = arguments.check_integer("seed", seed, 0, arguments.SEED_LIMIT)
         self.step = arguments.check_integer("step", step, 0, arguments.STEP_LIMIT)
         self.epoch = arguments.check_integer("epoch", epoch, 0, arguments.STEP_LIMIT)
@@ -228,10 +242,8 @@ class MLP:
 
         counts = _parameters_per_layer(self.sizes, norms)
         width = sum(n for n, norm in zip(self.sizes[1:], norms, strict=True) if norm)
-        self._parameters = aligned.zeros(sum(counts), self.dtype)
-        self._gradients = aligned.zeros(sum(counts), self.dtype)
-        self._running_mean = np.zeros(width, self.dtype)
-        self._running_var = np.ones(width, self.dtype)
+        vectors = self._make_vectors(sum(counts), width)
+        self._parameters, self._gradients, self._running_mean, self._running_var = vectors
         self._decay_mask = np.zeros(sum(counts), np.bool_)
         self.layers: list[Layer] = []
         place = unit = 0
@@ -305,7 +317,7 @@ class MLP:
 
     @parameters.setter
     def parameters(self, values: Any) -> None:
-        _copy_values("parameters", self._parameters, values)
+        self._copy_values("parameters", self._parameters, values)
         self._pending = None
 
     @property
@@ -319,7 +331,7 @@ class MLP:
 
     @gradients.setter
     def gradients(self, values: Any) -> None:
-        _copy_values("gradients", self._gradients, values)
+        self._copy_values("gradients", self._gradients, values)
 
     @property
     def running_mean(self) -> Array:
@@ -328,7 +340,7 @@ class MLP:
 
     @running_mean.setter
     def running_mean(self, values: Any) -> None:
-        _copy_values("running_mean", self._running_mean, values)
+        self._copy_values("running_mean", self._running_mean, values)
 
     @property
     def running_var(self) -> Array:
@@ -337,7 +349,7 @@ class MLP:
 
     @running_var.setter
     def running_var(self, values: Any) -> None:
-        _copy_values("running_var", self._running_var, values)
+        self._copy_values("running_var", self._running_var, values)
 
     @property
     def n_parameters(self) -> int:
@@ -366,6 +378,34 @@ class MLP:
         return "\n".join(lines)
 
     # ---- hooks: the arithmetic a compiled network replaces -------------------------------------
+
+    def _make_vectors(self, parameters: int, units: int) -> tuple[Array, Array, Array, Array]:
+        """Hook: return parameters and gradients, 0, and running means and variances, 0 and 1."""
+        return (
+            aligned.zeros(parameters, self.dtype),
+            aligned.zeros(parameters, self.dtype),
+            np.zeros(units, self.dtype),
+            np.ones(units, self.dtype),
+        )
+
+    def _copy_values(self, name: str, vector: Array, values: Any) -> None:
+        """Hook: copy values into the vector of this name."""
+        if values is not vector:
+            values = np.asarray(values)
+            arguments.check_shape(name, values, vector.shape, "(the network's)")
+            vector[...] = values
+
+    def _exchange(self, vectors: dict[str, Array]) -> None:
+        """Hook: exchange the network's vectors and these, all of them or none."""
+        own, others = vectors_by_name(self).values(), vectors.values()
+        copies = [vector.copy() for vector in own]
+        self._pending = None
+        assign([*own, *others], [*others, *copies])
+
+    def _prepare(self, optimizer: Any) -> None:
+        """Hook: let an optimizer check the vectors and create its moments."""
+        if isinstance(optimizer, Optimizer):
+            optimizer.prepare(self._parameters, self._gradients)
 
     def _bind(self) -> None:
         """Hook: vectors and layers have just been made (also by a copy, by loading)."""
@@ -1009,9 +1049,9 @@ class MLP:
             net._build(**(self._config() | plain))
             scale, shift = np.ones(self.sizes[0]), np.zeros(self.sizes[0])  # of what comes in
             for layer, to in zip(self.layers, net.layers, strict=True):
-                wide = layer.weight.astype(np.float64)
+                wide = on_host(layer.weight).astype(np.float64)
                 weight, bias = scale[:, None] * wide, shift @ wide
-                bias += 0 if layer.bias is None else layer.bias
+                bias += 0 if layer.bias is None else on_host(layer.bias)
                 scale, shift = np.ones(layer.fan_out), np.zeros(layer.fan_out)
                 if layer.batch_norm:
                     scale, shift = _as_line(layer)
@@ -1036,12 +1076,14 @@ class MLP:
 
     @classmethod
     def _load(cls, path: str | os.PathLike[str]) -> Self:
-        """Return the network of a file; what `load` does, for this class."""
+        """Return the network of a file; what `load` does, for this class and its device."""
         return saving.read(path, VECTORS, cls._from_parts)
 
     @classmethod
     def _from_parts(cls, config: dict[str, Any], vectors: dict[str, Array]) -> Self:
         config = _ADDED | config
+        if config.get("precision") == "tfloat32" and "tfloat32" not in cls._precisions:
+            config["precision"] = None  # of another device, and no less precise here
         strange = set(config) ^ set(_CONFIG)
         if strange:
             raise ValueError(f"its config misses or adds {', '.join(sorted(strange))}")
@@ -1069,7 +1111,8 @@ class MLP:
     def __getstate__(self) -> dict[str, Any]:
         """Return settings and vectors; what waits for a backward call is left behind."""
         with self._lock:
-            vectors = {name: getattr(self, name).copy() for name in (*VECTORS, "gradients")}
+            names = (*VECTORS, "gradients")
+            vectors = {name: on_host(getattr(self, name)).copy() for name in names}
             return {"config": self._config(), "vectors": vectors}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -1078,19 +1121,22 @@ class MLP:
         self._set_vectors(state["vectors"])
 
 
-def load(path: str | os.PathLike[str]) -> MLP:
+def load(path: str | os.PathLike[str], *, device: Literal["cpu", "cuda"] = "cpu") -> MLP:
     """Return the network saved in a file by `MLP.save`.
+
+    device : as for `MLP`
 
     Raises FileNotFoundError (OSError) when it cannot be opened, and ValueError, with the path,
     when it is not such a file, is damaged, or was written by a later release.
     """
+    arguments.check_choice("device", device, (MLP.device,))
     return MLP._load(path)
 
 
 def _as_line(layer: Layer) -> tuple[Array, Array]:
     """Return scale and shift of a layer's batch norm at inference, in float64."""
     vectors = layer.gamma, layer.beta, layer.running_mean, layer.running_var
-    gamma, beta, mean, var = (np.asarray(vector, np.float64) for vector in vectors)
+    gamma, beta, mean, var = (np.asarray(on_host(v), np.float64) for v in vectors)
     scale = gamma / np.sqrt(var + EPS)
     return scale, beta - mean * scale
 
@@ -1108,10 +1154,3 @@ def _parameters_per_layer(sizes: Sequence[int], norms: Sequence[str | Literal[Fa
         k * n + n * len(vectors_of(norm))
         for (k, n), norm in zip(itertools.pairwise(sizes), norms, strict=True)
     ]
-
-
-def _copy_values(name: str, vector: Array, values: Any) -> None:
-    if values is not vector:
-        values = np.asarray(values)
-        arguments.check_shape(name, values, vector.shape, "(the network's)")
-        vector[...] = values

@@ -403,9 +403,12 @@ class AdamW(Adam):
         """
         self.prepare(parameters, gradients)
         if decay_mask is not None:
-            arguments.check_decay_mask(decay_mask, parameters)
+            self._check_decay_mask(decay_mask, parameters)
         self._change(parameters, self._clipped(gradients), self.learning_rate(), decay_mask)
         self.steps += 1
+
+    def _check_decay_mask(self, decay_mask: Any, parameters: Array) -> None:
+        arguments.check_decay_mask(decay_mask, parameters)
 
     @np.errstate(over="ignore", under="ignore", invalid="ignore")
     def _change(self, p: Array, g: Array, lr: float, decay_mask: NDArray[np.bool_] | None) -> None:

@@ -162,7 +162,7 @@ def as_loss_options(
 
 def cast(x: Array, dtype: np.dtype[Any]) -> Array:
     """Return x in this dtype and aligned; x itself when it is so already."""
-    if x.dtype is dtype and x.flags.aligned:
+    if x.dtype is dtype and getattr(x.flags, "aligned", True):  # a GPU's arrays all are
         return x
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         return x.astype(dtype)
@@ -454,8 +454,7 @@ class _Training:
                 callback.sign(known)
         self.step_callbacks = defining(self.callbacks, "on_step_end")
         self.average = _average_among(self.callbacks)
-        if isinstance(optimizer, Optimizer):
-            optimizer.prepare(net.parameters, net.gradients)
+        net._prepare(optimizer)
         self.bar = Progress(progress, self.epochs, self.used)
 
         self.history = History(

@@ -12,9 +12,18 @@ from .arguments import Array
 VECTORS = ("parameters", "running_mean", "running_var")
 
 
+def on_host(vector: Any) -> Array:
+    """Return an array as it is, and a copy of one in a GPU's memory as CuPy has them."""
+    found: Array = vector if isinstance(vector, np.ndarray) else vector.get()
+    return found
+
+
 def vectors_by_name(owner: Any) -> dict[str, Array]:
-    """Return the vectors of a network, or of whatever else has attributes of their names."""
-    return {name: getattr(owner, name) for name in VECTORS}
+    """Return the vectors of a network, or of whatever else has attributes of their names.
+
+    Those of a network on a GPU are copies.
+    """
+    return {name: on_host(getattr(owner, name)) for name in VECTORS}
 
 
 def assign(targets: Iterable[Array], values: Iterable[Array]) -> None:
