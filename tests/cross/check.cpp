@@ -37,7 +37,7 @@ void print(const std::string& what, double value) { print(what, std::vector<doub
 template <class T>
 std::vector<T> numbers(uint64_t seed, int64_t count) {
   std::vector<uint64_t> words(static_cast<size_t>(count));
-  table().random_words(seed, 0, 0, 1, 0, count, words.data());
+  table().random_words(Context{}, seed, 0, 0, 1, 0, count, words.data());
   std::vector<T> x;
   for (const uint64_t word : words) {
     x.push_back(T(double(word >> 11) * 0x1p-51 - 2));
@@ -50,7 +50,7 @@ bool philox_answers() {
   const uint32_t key[2] = {0xa4093822, 0x299f31d0};
   const uint32_t answer[4] = {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1};
   uint32_t words[4];
-  table().philox(counter, key, 1, words);
+  table().philox(Context{}, counter, key, 1, words);
   return std::memcmp(words, answer, sizeof words) == 0;
 }
 
