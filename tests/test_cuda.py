@@ -296,6 +296,76 @@ def test_immutable_library(rng, monkeypatch):
         fanin.SGD(0.1).update(p, g)
 
 
+@pytest.fixture
+def held(monkeypatch):
+    """How many arrays are held through DLPack, each time that the host waits for the device."""
+    from fanin import _cuda
+
+    counts: list[int] = []
+    synchronize = _cuda.synchronize
+
+    def wait(stream: int) -> None:
+        counts.append(len(device_arrays.given_away))
+        synchronize(stream)
+
+    monkeypatch.setattr(_cuda, "synchronize", wait)
+    return counts
+
+
+@on_device
+def test_libraries_that_tell_no_stream(rng, monkeypatch, held):
+    """They reuse what nobody holds, and read what they are given: the work must be done by then."""
+    x, w = pair(rng, (4, 3), "float32")[0], pair(rng, (3, 2), "float32")[0]
+    before = len(device_arrays.given_away)
+    from_dlpack, waits_when_given = device_arrays.from_dlpack, []
+
+    def give(array: Any) -> Any:
+        waits_when_given.append(len(held))
+        return from_dlpack(array)
+
+    monkeypatch.setattr(device_arrays, "from_dlpack", give)
+    held.clear()
+    fanin.matmul(x, w)
+    assert held == [before + 2]
+    assert waits_when_given == [1]
+    assert len(device_arrays.given_away) == before
+
+
+@on_device
+@pytest.mark.parametrize("streams", [(1, 1), (1, 2)])
+def test_arrays_of_two_streams(streams, rng, monkeypatch, held):
+    """Work is queued on the first array's stream; the other's library waits only for its own."""
+    from fanin import _cuda
+    from fanin.cuda import array
+
+    class First(DeviceArray):
+        pass
+
+    class Second(DeviceArray):
+        pass
+
+    class Queued(array.Library):
+        own_stream = False
+
+        def __init__(self, stream: int) -> None:
+            super().__init__(device_arrays)
+            self.number = stream
+
+        def stream(self, device: int) -> int:
+            return self.number
+
+    for kind, stream in zip((First, Second), streams, strict=True):
+        monkeypatch.setitem(array._libraries, kind, Queued(stream))
+    (x, x64), (w, w64) = pair(rng, (4, 3), "float32"), pair(rng, (3, 2), "float32")
+    x = First(x.memory, x.dtype, x.shape, x.strides)
+    w = Second(w.memory, w.dtype, w.shape, w.strides)
+    held.clear()
+    product = fanin.matmul(x, w)
+    assert len(held) == (streams[0] != streams[1])
+    _cuda.synchronize(streams[0])
+    near(host(product), x64 @ w64, "float32")
+
+
 # ---- products ----------------------------------------------------------------------------------
 
 SHAPES = [(1, 1, 1), (3, 5, 7), (16, 16, 16), (33, 17, 65), (2, 130, 1), (1, 64, 31), (64, 1, 9)]

@@ -111,10 +111,9 @@ class StatsOnDevice {
     memory_.reserve(moments_size<Number>(rows, cols), stream);
     moments = moments_in<Number>(memory_.data(), rows, cols);
     results_.reserve(bytes(), stream);
-    Stats start{};
-    start.unit_mean = reinterpret_cast<double*>(results_.data() + sizeof(Stats));
-    start.unit_zeros = reinterpret_cast<int64_t*>(start.unit_mean + cols);
-    copy(results_.data(), &start, sizeof start, stream);
+    start_.unit_mean = reinterpret_cast<double*>(results_.data() + sizeof(Stats));
+    start_.unit_zeros = reinterpret_cast<int64_t*>(start_.unit_mean + cols);
+    copy(results_.data(), &start_, sizeof start_, stream);
   }
 
   Stats* on_device() const { return reinterpret_cast<Stats*>(results_.data()); }
@@ -149,6 +148,7 @@ class StatsOnDevice {
 
   int64_t cols_;
   void* stream_;
+  Stats start_{};  // kept until the device has read it
   Memory<Number> memory_;
   Memory<unsigned char> results_;
 };
@@ -528,7 +528,8 @@ void convert_array(const Array& x, const Array& out, uintptr_t stream) {
   }
 }
 
-// Between contiguous arrays of as many bytes; the host's is NumPy's.
+// Between contiguous arrays of as many bytes; the host's is NumPy's. Both wait for the device: a
+// copy from memory that is not pinned may go on after the call that queued it.
 void upload(const py::array& from, const Array& to, uintptr_t stream) {
   const OnDevice device(to.device);
   if (!to.contiguous() || !(from.flags() & py::array::c_style) ||
@@ -536,10 +537,13 @@ void upload(const py::array& from, const Array& to, uintptr_t stream) {
     refuse("to", "contiguous memory of as many bytes");
   }
   refuse_capture(reinterpret_cast<void*>(stream), "a copy from the host");
-  copy(to.data, from.data(), size_t(from.nbytes()), reinterpret_cast<void*>(stream));
+  const void* data = from.data();
+  const auto bytes = size_t(from.nbytes());
+  const Released released;
+  copy(to.data, data, bytes, reinterpret_cast<void*>(stream));
+  synchronize(reinterpret_cast<void*>(stream));
 }
 
-// Waits for the device.
 void download(const Array& from, py::array to, uintptr_t stream) {
   const OnDevice device(from.device);
   if (!from.contiguous() || !(to.flags() & py::array::c_style) ||

@@ -289,6 +289,8 @@ py::object export_as(const Array& array, const char* name) {
 }  // namespace
 
 Array from_dlpack(py::handle object, const char* name, void* stream) {
+  // libraries take the current device's stream for the array's, or refuse another device's array
+  const OnDevice on(py::cast<int>(object.attr("__dlpack_device__")()[py::int_(1)]));
   const py::object capsule = capsule_of(object, dlpack_stream(stream));
   if (PyCapsule_IsValid(capsule.ptr(), versioned_name)) {
     auto* versioned = static_cast<Versioned*>(PyCapsule_GetPointer(capsule.ptr(), versioned_name));

@@ -18,7 +18,9 @@ FLOATS = ("float32", "float64", "bfloat16", "float16")
 class Library:
     """An array library that hands arrays on by DLPack and tells no stream: JAX and others.
 
-    Work is queued on fanin's own stream; DLPack lets each side wait for the other's.
+    Work is queued on fanin's own stream, behind what the arrays need, and the call waits for it:
+    such a library gives memory of arrays that nobody holds any more to others at once, and may read
+    a result without asking when it is there.
     """
 
     own_stream = True
@@ -116,6 +118,7 @@ class Call:
         self.library = library_of(name, first)
         self.device = arguments.cuda_device(name, first)
         self.stream = self.library.stream(self.device)
+        self.waits = self.library.own_stream
 
     # ---- arguments ----
 
@@ -145,6 +148,9 @@ class Call:
             array = self.compiled.from_dlpack(x, name, self.stream)
         except (BufferError, RuntimeError) as error:  # such as a tensor that requires grad
             raise TypeError(f"{name}: its library does not hand it on: {error}") from error
+        other = library_of(name, x)
+        if other is not self.library and other.stream(self.device) != self.stream:
+            self.waits = True
         expected = f"{name}: expected {f'a {ndim}-D' if ndim else 'an'} array of {_any_of(dtypes)}"
         if ndim is not None and array.ndim != ndim:
             raise ValueError(f"{expected}, got {array.ndim}-D with shape {array.shape}")
@@ -212,12 +218,16 @@ class Call:
         return Result(self.compiled.from_dlpack(theirs, "out", self.stream), theirs)
 
     def give(self, result: Result) -> Any:
-        """Return a result, once what writes it is queued."""
+        """Return a result, once all of the call's work is queued."""
+        self.finish()
         return self.library.give(result.array) if result.theirs is None else result.theirs
 
-    def finish_in_place(self) -> None:
-        """Wait, where the library's own stream would not, for arrays of its that were written."""
-        if self.library.own_stream:
+    def finish(self) -> None:
+        """Wait for the end, where an array's library does not know the stream that uses it.
+
+        Else its memory could be given to others, or read, while it is in use here.
+        """
+        if self.waits:
             self.compiled.synchronize(self.stream)
 
     # ---- to and from the host ----

@@ -71,8 +71,6 @@ def dense_forward(
         call.compiled.activation_forward(
             a.array, a.array, number_of("identity"), drop, bits, call.stream
         )
-    if out is not None:
-        call.finish_in_place()
     given = call.give(a)
     cache = DenseCache(
         x=x,

@@ -70,4 +70,4 @@ def change(optimizer: Any, parameters: Any, gradients: Any, lr: float, decay_mas
         mask,
         call.stream,
     )
-    call.finish_in_place()
+    call.finish()
