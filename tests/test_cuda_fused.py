@@ -180,6 +180,11 @@ def test_weights_that_do_not_fit(product: int, layers: int) -> None:
     check(Case((128,) * (layers + 1), 100, "elu", "identity"), product)
 
 
+def test_shared_memory_of_48_kilobytes() -> None:
+    """What a launch may have without asking for more, were there no static arrays beside it."""
+    check(Case((64, 48, 10), 16), FLOAT32)
+
+
 def test_masks_are_those_of_the_cpu() -> None:
     """With x = 1 row r of the first dw is dz of row r, which is 0 where an element was dropped."""
     m, n, dropout = 100, 51, 0.37
