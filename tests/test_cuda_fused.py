@@ -35,6 +35,7 @@ PRODUCTS = pytest.mark.parametrize("product", UNITS, ids=["float32", "tf32", "bf
 LOSSES = {"identity": 0, "sigmoid": 1, "softmax": 2}
 KINKED = ("relu", "leaky_relu", "selu")  # derivatives jump at 0
 SEED, STEP = 2**63 + 5, 2**33 + 3
+SEVERAL_TILES = 275 * _cuda.properties()["multiprocessors"]  # rows; of 128 in the largest tile
 
 
 @dataclass
@@ -162,7 +163,7 @@ def test_widths(sizes: tuple[int, ...], product: int) -> None:
 
 
 @pytest.mark.parametrize("product", [FLOAT32, BFLOAT16], ids=["float32", "bfloat16"])
-@pytest.mark.parametrize("rows", [1, 15, 16, 17, 64, 65, 129, 1100])
+@pytest.mark.parametrize("rows", [1, 15, 16, 17, 64, 65, 129, SEVERAL_TILES])
 def test_rows(rows: int, product: int) -> None:
     """One block alone, blocks of one tile and of several, last tiles that are not full."""
     check(Case((9, 40, 40, 3), rows, "tanh", dropout=0.2, input_dropout=0.2), product)
@@ -178,6 +179,11 @@ def test_losses(output: str, rows: int) -> None:
 def test_weights_that_do_not_fit(product: int, layers: int) -> None:
     """All of them would take 270 or 243 KB: they are brought in one layer after the other."""
     check(Case((128,) * (layers + 1), 100, "elu", "identity"), product)
+
+
+def test_shared_memory_of_48_kilobytes() -> None:
+    """What a launch may have without asking for more, were there no static arrays beside it."""
+    check(Case((64, 48, 10), 16), FLOAT32)
 
 
 def test_masks_are_those_of_the_cpu() -> None:
@@ -204,6 +210,16 @@ def test_weights_of_rows_and_classes() -> None:
     )
     assert abs(loss - value) < case.tolerance(FLOAT32) * value
     assert relative(gradients, wanted) < case.tolerance(FLOAT32)
+
+
+def test_targets_in_a_wider_array() -> None:
+    case = Case((12, 30, 6), 50, output="identity")
+    wider = np.full((50, 9), np.nan, np.float32)
+    wider[:, 1:7] = case.y
+    loss, gradients = case.step(FLOAT32)
+    same, other = case.step(FLOAT32, targets=wider[:, 1:7])
+    assert same == loss
+    np.testing.assert_array_equal(other, gradients)
 
 
 def test_probabilities_as_targets() -> None:

@@ -164,8 +164,9 @@ std::pair<double, py::array_t<float>> bound_step(
   const Inputs inputs(x, rows, scale, shift, factor, given, network.layers[0].fan_in, stream);
   const auto label =
       on_device(vector_or_null<int64_t>(labels, "labels", all), labels ? all : 0, stream);
+  const py::array packed = targets ? py::array::ensure(*targets, py::array::c_style) : py::array();
   const auto target =
-      on_device(targets ? rows_matrix<float>(*targets, "targets", all, fan_out).data : nullptr,
+      on_device(targets ? rows_matrix<float>(packed, "targets", all, fan_out).data : nullptr,
                 all * fan_out, stream);
   const auto weight =
       on_device(vector_or_null<float>(sample_weight, "sample_weight", all), all, stream);

@@ -871,18 +871,6 @@ int element_size(FusedProduct product) {
   return product == FusedProduct::bfloat16 || product == FusedProduct::float16 ? 2 : 4;
 }
 
-// Of a block's shared memory; static arrays have the rest.
-int most_shared() {
-  static const int bytes = [] {
-    int device = 0, found = 0;
-    check(cudaGetDevice(&device), "asking for the device");
-    check(cudaDeviceGetAttribute(&found, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
-          "asking for the shared memory of a block");
-    return found - 512;
-  }();
-  return bytes;
-}
-
 Plan lay_out(const FusedNetwork& network, bool training, int strips, bool resident,
              bool sums_on_chip) {
   Plan plan{};

@@ -93,6 +93,19 @@ __device__ __forceinline__ T* dynamic_shared() {
 
 // ---- launches
 
+// Bytes of dynamic shared memory that a block may have; its static arrays have the other 512. The
+// first device asked about speaks for all.
+inline int most_shared() {
+  static const int bytes = [] {
+    int device = 0, found = 0;
+    check(cudaGetDevice(&device), "asking for the device");
+    check(cudaDeviceGetAttribute(&found, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
+          "asking for the shared memory of a block");
+    return found - 512;
+  }();
+  return bytes;
+}
+
 // kernel<<<grid, block, shared_bytes, stream>>>(arguments...); an empty grid launches nothing.
 template <class K, class... A>
 void launch(K kernel, dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
@@ -100,10 +113,11 @@ void launch(K kernel, dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t s
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) {
     return;
   }
-  constexpr size_t without_asking = size_t{48} << 10;
+  // 48 KB less static arrays, of which kernels that come near have 1 KB at most. What is asked for
+  // is always the same: less might be too little for what another thread is about to launch.
+  constexpr size_t without_asking = size_t{47} << 10;
   if (shared_bytes > without_asking) {
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                               int(shared_bytes)),
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most_shared()),
           "asking for shared memory");
   }
 #ifdef FANIN_CUDA_EMULATED

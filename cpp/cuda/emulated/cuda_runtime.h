@@ -308,13 +308,37 @@ void queue(cudaStream_t stream, F work) {
   }
 }
 
+// The dynamic shared memory that a kernel may be launched with: 48 KB less its static arrays until
+// it was asked for more. Their size is not known here: 1 KB is kept for them.
+class SharedLimits {
+ public:
+  static SharedLimits& get() {
+    static SharedLimits limits;
+    return limits;
+  }
+  void set(const void* kernel, size_t bytes) {
+    const std::lock_guard<std::mutex> lock(turn_);
+    asked_[kernel] = bytes;
+  }
+  size_t of(const void* kernel) {
+    const std::lock_guard<std::mutex> lock(turn_);
+    const auto found = asked_.find(kernel);
+    return found != asked_.end() ? found->second : size_t{47} << 10;
+  }
+
+ private:
+  std::mutex turn_;
+  std::map<const void*, size_t> asked_;
+};
+
 // kernel<<<grid, block, shared_bytes, stream>>>(arguments...)
 template <class K, class... A>
 void launch(K kernel, dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
             A... arguments) {
   const size_t threads = size_t(block.x) * block.y * block.z;
   if (threads == 0 || threads > 1024 || grid.x == 0 || grid.y == 0 || grid.z == 0 ||
-      grid.y > 65535 || grid.z > 65535 || grid.x > 2147483647u || shared_bytes > (227u << 10)) {
+      grid.y > 65535 || grid.z > 65535 || grid.x > 2147483647u ||
+      shared_bytes > SharedLimits::get().of(reinterpret_cast<const void*>(kernel))) {
     set(cudaErrorInvalidValue);
     return;
   }
@@ -504,7 +528,13 @@ enum cudaFuncAttribute {
   cudaFuncAttributePreferredSharedMemoryCarveout = 9,
 };
 template <class K>
-cudaError_t cudaFuncSetAttribute(K, cudaFuncAttribute, int) {
+cudaError_t cudaFuncSetAttribute(K kernel, cudaFuncAttribute attribute, int value) {
+  if (attribute == cudaFuncAttributeMaxDynamicSharedMemorySize) {
+    if (value < 0 || value > 227 << 10) {
+      return emulated::set(cudaErrorInvalidValue);
+    }
+    emulated::SharedLimits::get().set(reinterpret_cast<const void*>(kernel), size_t(value));
+  }
   return cudaSuccess;
 }
 struct cudaFuncAttributes {
