@@ -342,6 +342,21 @@ def test_stop_on_nan_is_exact(monkeypatch):
     np.testing.assert_allclose(cuda.parameters.get(), cpu.parameters, rtol=MANY_STEPS)
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])  # the latter's steps are whole kernels
+def test_the_layer_that_was_not_finite(dtype, monkeypatch):
+    """It is found behind a step that was replayed, too."""
+    monkeypatch.setattr(training, "SLICE_SECONDS", 0)  # so that steps are queued one by one
+    x, y = data(rows=160, output="identity", dtype=dtype)
+    x[100:] = np.finfo(dtype).max  # a sum of five is infinite
+    for device in ("cpu", "cuda"):
+        net = MLP([5, 8, 6, 3], output="identity", dtype=dtype, device=device)
+        net.layers[0].weight[...] = 1.0
+        with pytest.warns(UserWarning, match="not finite"):
+            history = net.fit(x, y, shuffle=False, batch_size=16, epochs=1, optimizer=SGD(1e-3),
+                              progress=False, monitor=False, stop_on_nan=True)  # fmt: skip
+        assert (history.nonfinite_step, history.nonfinite_layer) == (6, 0), device
+
+
 def test_an_interrupt_ends_the_training():
     """Ctrl-C is heard between slices of steps; those that were done count."""
     x, y = data(dtype="float32")

@@ -1143,6 +1143,8 @@ void NetworkOf<T, A>::queue_steps(int64_t count) {
       kind->graph.reset(capture.end());
     }
     check(cudaGraphLaunch(kind->graph.get(), stream()), "running a graph");
+    rows_ = queued_.rows;  // as the step itself leaves them
+    trained_rows_ = is_fused(queued_rule_, no_stats) ? 0 : rows_;
   }
 }
 
