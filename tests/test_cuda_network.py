@@ -229,6 +229,25 @@ def test_streamed_data_are_the_resident_ones(kind, output, monkeypatch):
     np.testing.assert_array_equal(*found)
 
 
+def test_streamed_data_are_the_resident_ones_where_steps_are_undone(monkeypatch):
+    """Steps queued behind a loss that is not finite are undone with the rows they were given."""
+    monkeypatch.setattr(training, "SLICE_SECONDS", 1e3)  # so that ever more steps are queued
+    x, y = data(rows=160, output="identity", dtype="float32")
+    y[20:] = 1e30  # the second step's: a square is infinite, a gradient is not
+    found = []
+    for resident in (True, False):
+        net = MLP([5, 8, 3], output="identity", device="cuda")
+        if not resident:
+            monkeypatch.setattr(type(net._compiled), "keep", lambda *_: False)
+        with pytest.warns(UserWarning, match="not finite"):
+            history = net.fit(x, y, shuffle=False, batch_size=16, epochs=1, optimizer=SGD(1e-30),
+                              progress=False, monitor=False, stop_on_nan=True)  # fmt: skip
+        assert (history.nonfinite_step, history.nonfinite_layer) == (1, 1)
+        found.append(net.parameters.get())
+        assert np.isfinite(found[-1]).all()
+    np.testing.assert_array_equal(*found)
+
+
 def test_standardizers():
     x, y = data(output="identity")
     x, y = 1000 + 3 * x, 50 * y - 7

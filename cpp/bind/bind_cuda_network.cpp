@@ -663,10 +663,12 @@ class BoundNetwork {
     const int64_t row_bytes = wanted.row_bytes() + (host.data != nullptr ? host.row_bytes() : 0);
     const int64_t most = std::max<int64_t>(bytes_at_once / row_bytes, 1);
     const bool gathered = host.data != nullptr;  // else x lies on the device, in its own order
+    // Enough for all steps that are queued at once: it may not move under those that are.
+    const int64_t* const order = first_rows(std::min(plan.count, std::max(most, plan.batch_size)));
     const auto prepare = [&](const Steps& steps, size_t slot) {
       Rows<T> there = data;
       const int64_t count = steps.rows * int64_t(steps.rates.size());
-      there.order = first_rows(count);
+      there.order = order;
       fill(slots_[slot], host, wanted, plan.rows + steps.first_row, count, there, feed_.get());
       return there;
     };
