@@ -532,6 +532,34 @@ def test_out_of_memory_leaves_the_network_unharmed(rows, monkeypatch):
 
 
 @pytest.mark.skipif(not EMULATED, reason="the emulated device's memory can be limited")
+def test_steps_that_were_done_before_memory_ended_count(monkeypatch):
+    """Rows that come while the device computes find no room: the steps before are steps."""
+    monkeypatch.setattr(training, "SLICE_SECONDS", 1e3)  # so that ever more rows are on the way
+    x, y = data(rows=4096, inputs=256)
+    module = fanin.cuda.runtime.compiled()
+    made, rules = [], []
+
+    def stream(rows):
+        made.append(MLP([256, 8, 3], dtype="float64", device="cuda"))
+        rules.append(Adam(0.01))
+        monkeypatch.setattr(type(made[-1]._compiled), "keep", lambda *_: False)
+        made[-1].fit(x[:rows], y[:rows], shuffle=False, batch_size=16, epochs=1,
+                     optimizer=rules[-1], progress=False, monitor=False)  # fmt: skip
+
+    left = module.properties(0)["free_memory"]
+    stream(32)
+    taken = left - module.properties(0)["free_memory"]
+    try:  # room for the same once more and some steps' rows, not for the 8 MB of all
+        module.limit_memory((4 << 30) - left + 2 * taken + (1 << 20))
+        with pytest.raises(MemoryError):
+            stream(4096)
+    finally:
+        module.limit_memory(4 << 30)
+    assert made[1].step == rules[1].steps == made[0].step == 2
+    np.testing.assert_array_equal(made[1].parameters.get(), made[0].parameters.get())
+
+
+@pytest.mark.skipif(not EMULATED, reason="the emulated device's memory can be limited")
 def test_a_data_set_that_has_no_room_is_not_kept():
     x, y = data(rows=4096, inputs=256, dtype="float32")
     net = MLP([256, 8, 3], device="cuda")

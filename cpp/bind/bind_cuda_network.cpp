@@ -2,6 +2,7 @@
 // __cuda_array_interface__ and kept alive here; data come from NumPy arrays or from the device.
 #include <algorithm>
 #include <array>
+#include <exception>
 #include <memory>
 
 #include "../cuda/error.hpp"
@@ -348,17 +349,34 @@ class BoundNetwork {
 
  private:
   // While it lives: nobody else uses the network, this thread's device is its own, and it has seen
-  // what was queued for its vectors elsewhere.
+  // what was queued for its vectors elsewhere. Where a call fails, what it has queued is waited for:
+  // the caller's arrays may go now.
   class Call {
    public:
-    explicit Call(BoundNetwork& network) : mine_(network.in_use_), on_(network.device_) {
-      device_array(network.vectors_[0], "parameters", network.stream());
+    explicit Call(BoundNetwork& network)
+        : mine_(network.in_use_),
+          on_(network.device_),
+          stream_(network.stream()),
+          before_(std::uncaught_exceptions()) {
+      device_array(network.vectors_[0], "parameters", stream_);
       network.network_->refresh();
     }
+    ~Call() {
+      if (std::uncaught_exceptions() > before_) {
+        try {
+          synchronize(stream_);
+        } catch (const Error&) {  // the first one is on its way
+        }
+      }
+    }
+    Call(const Call&) = delete;
+    Call& operator=(const Call&) = delete;
 
    private:
     InUse mine_;
     OnDevice on_;
+    void* const stream_;
+    const int before_;
   };
 
   // What rows are to reproduce, on the host.
@@ -689,11 +707,20 @@ class BoundNetwork {
       then.steps += int64_t(steps.rates.size());
       const int64_t rows = steps.rows;
       const bool more = then.rows < plan.count;
+      std::exception_ptr thrown;
       if (more) {
         steps = next_steps(plan, then, most);
-        there = prepare(steps, 1 - slot);
+        try {
+          there = prepare(steps, 1 - slot);
+        } catch (...) {  // the steps that are queued count all the same
+          thrown = std::current_exception();
+        }
       }
-      if (!finish(plan, rows, until, context, done) || !more) {
+      const bool goes_on = finish(plan, rows, until, context, done);
+      if (thrown) {
+        std::rethrow_exception(thrown);
+      }
+      if (!goes_on || !more) {
         break;
       }
     }

@@ -1090,6 +1090,7 @@ double NetworkOf<T, A>::loss_and_gradients(const Rows<T>& rows, int64_t count, i
 
 template <class T, class A>
 void NetworkOf<T, A>::update(const OptimizerRule<T>& rule, const Rates& rates) {
+  fit(rates_, 1);  // there is none where there was no memory for many
   go_to(0, 0);
   copy(rates_.data(), &rates, sizeof(Rates), stream());
   update(context(), rule);
@@ -1190,10 +1191,17 @@ void NetworkOf<T, A>::begin(const Rows<T>& rows, const OptimizerRule<T>& rule, S
   }
   copy(rates_.data(), queued_.rates.data(), queued_.rates.size() * sizeof(Rates), stream());
   go_to(queued_.first_row, queued_.step);
-  if (queued_.bins >= 0) {
-    step(context(), rows, rule, queued_.rows, queued_.bins);
-  } else {
-    queue_steps(count);
+  try {
+    if (queued_.bins >= 0) {
+      step(context(), rows, rule, queued_.rows, queued_.bins);
+    } else {
+      queue_steps(count);
+    }
+  } catch (...) {  // such as a graph that has no room: steps before it have none to count them
+    if (keeps) {
+      keep_vectors(true);
+    }
+    throw;
   }
   if (fused) {  // whose steps read the weights themselves
     lower_weights(context());
