@@ -2,6 +2,7 @@
 #include "network.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cfloat>
 #include <chrono>
 #include <cmath>
@@ -1173,8 +1174,9 @@ void NetworkOf<T, A>::begin(const Rows<T>& rows, const OptimizerRule<T>& rule, S
     throw std::invalid_argument("begin: expected steps, one if it is monitored");
   }
   reserve(steps.rows, true);
-  fit(losses_, count);
-  fit(rates_, count);
+  const auto room = int64_t(std::bit_ceil(uint64_t(count)));  // so that graphs seldom go
+  fit(losses_, room);
+  fit(rates_, room);
   const bool fused = is_fused(rule, steps.bins);
   const bool keeps = count > 1 || fused;
   fit(kept_vectors_, keeps ? 3 * count_ + 2 * running_count_ : 0);
