@@ -17,6 +17,7 @@ namespace {
 constexpr int64_t bytes_at_once = int64_t{1} << 24;  // of rows on their way to the device
 constexpr int64_t most_steps = 1024;                 // queued at once
 constexpr double share_of_memory = 0.9;              // free, that a data set may take
+constexpr int64_t large_data = int64_t{1} << 28;     // bytes that others want back
 
 // ---- arrays in device memory
 
@@ -67,9 +68,19 @@ DeviceArray device_array(py::handle object, const char* name, void* stream) {
     array.row_stride = array.rows > 1 ? strides[0] / size : array.cols;
     array.col_stride = shape.size() == 2 && array.cols > 1 ? strides[1] / size : 1;
   }
+  if (array.data != nullptr) {
+    const int device = device_of(array.data);
+    if (device >= 0 && device != current_device()) {  // a kernel would be stopped there, for good
+      refuse(name, "an array on CUDA device " + std::to_string(current_device()) +
+                       " like the network, got one on device " + std::to_string(device));
+    }
+  }
   // 1 is the legacy stream, which most libraries compute on; only some say which.
   const bool tells = found.contains("stream") && !found["stream"].is_none();
   const auto theirs = tells ? py::cast<std::uintptr_t>(found["stream"]) : std::uintptr_t{1};
+  if (is_capturing(reinterpret_cast<void*>(theirs))) {
+    throw Error("a call of a network cannot be captured into a CUDA graph");
+  }
   wait_for(stream, reinterpret_cast<void*>(theirs));
   return array;
 }
@@ -208,7 +219,7 @@ class BoundNetwork {
     const Released released;
     network_->reserve(std::min(batch_size, from.rows), true);
     const int64_t bytes = from.rows * (rows.row_bytes() + wanted.row_bytes() + 8);
-    if (double(bytes) > share_of_memory * double(properties(device_).free_memory)) {
+    if (double(bytes) > share_of_memory * double(available_memory())) {
       return false;
     }
     Kept kept;
@@ -232,8 +243,13 @@ class BoundNetwork {
   }
   void forget() {
     const Call call(*this);
+    const bool large = kept_.x.size() > large_data;
     kept_ = {};
     order_ = {};
+    if (large) {
+      synchronize(stream());
+      trim_pool();
+    }
   }
 
   // As the method of _core's network; x None: of the data set that is kept.
