@@ -361,6 +361,24 @@ def test_stop_on_nan_is_exact(monkeypatch):
     np.testing.assert_allclose(cuda.parameters.get(), cpu.parameters, rtol=MANY_STEPS)
 
 
+@pytest.mark.parametrize("precision", [None, "bfloat16"])
+@pytest.mark.parametrize("l2", [0.0, 1e-3])  # without, a step is a whole kernel
+def test_steps_that_are_undone_leave_the_bits_of_those_before(precision, l2, monkeypatch):
+    x, y = data(rows=160, output="identity", dtype="float32")
+    y[100:] = 1e30  # a square is infinite, a gradient is not
+    found = []
+    for seconds in (0, 1e3):  # steps are queued one by one, or nearly all at once
+        monkeypatch.setattr(training, "SLICE_SECONDS", seconds)
+        net = MLP([5, 8, 3], output="identity", l2=l2, precision=precision, device="cuda")
+        with pytest.warns(UserWarning, match="not finite"):
+            history = net.fit(x, y, shuffle=False, batch_size=16, epochs=1, optimizer=SGD(0.05),
+                              progress=False, monitor=False, stop_on_nan=True)  # fmt: skip
+        assert (history.nonfinite_step, history.nonfinite_layer) == (6, 1)
+        found.append(net.parameters.get())
+        assert np.isfinite(found[-1]).all()
+    np.testing.assert_array_equal(*found)
+
+
 @pytest.mark.parametrize("dtype", ["float64", "float32"])  # the latter's steps are whole kernels
 def test_the_layer_that_was_not_finite(dtype, monkeypatch):
     """It is found behind a step that was replayed, too."""

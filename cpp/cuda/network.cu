@@ -1165,6 +1165,9 @@ void NetworkOf<T, A>::keep_vectors(bool back) {
   keep(queued_rule_.second, count_);
   keep(running_mean_, running_count_);
   keep(running_var_, running_count_);
+  if (back) {
+    lower_weights(context());
+  }
 }
 
 template <class T, class A>
@@ -1225,8 +1228,8 @@ std::vector<double> NetworkOf<T, A>::losses() {
     keep_vectors(true);
     go_to(queued_.first_row, queued_.step);
     queue_steps(int64_t(found.size()) - (fused ? 1 : 0));
-    lower_weights(context());
     if (fused) {
+      lower_weights(context());
       step_by_layers(context(), queued_data_, queued_rule_, queued_.rows, no_stats);
     }
     synchronize(stream());
