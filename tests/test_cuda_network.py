@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import math
 import pickle
 import signal
@@ -590,6 +591,20 @@ def test_a_data_set_that_has_no_room_is_not_kept():
         assert net._compiled.keep(x, y, None, None, 16)
     finally:
         module.limit_memory(4 << 30)
+
+
+@pytest.mark.skipif(not EMULATED, reason="others may take memory of a GPU meanwhile")
+def test_networks_that_are_gone_leave_their_memory_to_the_next():
+    x, y = data(dtype="float64")
+    left = []
+    for _ in range(3):
+        nets = [MLP([5, 8, 3], dtype="float64", device="cuda") for _ in range(2)]
+        for net in nets:
+            net.train_step(x, y, Adam())
+        del net, nets
+        gc.collect()
+        left.append(fanin.cuda.properties()["free_memory"])
+    assert left[1:] == left[:1] * 2
 
 
 def test_refusals():

@@ -4,6 +4,7 @@
 #include <array>
 #include <exception>
 #include <memory>
+#include <optional>
 
 #include "../cuda/error.hpp"
 #include "../cuda/feed.hpp"
@@ -128,6 +129,7 @@ class BoundNetwork {
         device_memory<T>(vectors_[1], "gradients", found.parameters, 1, stream, true),
         device_memory<T>(vectors_[2], "running_mean", found.running, 1, stream, true),
         device_memory<T>(vectors_[3], "running_var", found.running, 1, stream, true));
+    feed_.emplace();  // behind the network's own, as it is given up before: pairs stay pairs
     synchronize(stream);
   }
 
@@ -703,7 +705,7 @@ class BoundNetwork {
       Rows<T> there = data;
       const int64_t count = steps.rows * int64_t(steps.rates.size());
       there.order = order;
-      fill(slots_[slot], host, wanted, plan.rows + steps.first_row, count, there, feed_.get());
+      fill(slots_[slot], host, wanted, plan.rows + steps.first_row, count, there, feed_->get());
       return there;
     };
     for (int64_t i = 0; !gathered && i < plan.count; ++i) {
@@ -716,7 +718,7 @@ class BoundNetwork {
     for (size_t slot = 0;; slot = 1 - slot) {
       Steps queued = steps;
       queued.first_row = 0;
-      wait_for(stream(), feed_.get());
+      wait_for(stream(), feed_->get());
       network_->begin(there, plan.rule, queued);
       Progress then = done;
       then.rows += steps.rows * int64_t(steps.rates.size());
@@ -749,7 +751,7 @@ class BoundNetwork {
   int64_t rows_in_ = 0;  // of `input`
   std::atomic_flag in_use_;
   std::unique_ptr<Network<T>> network_;  // its stream outlives what lies on it
-  const Stream feed_;                    // on which rows come while the network computes
+  std::optional<Stream> feed_;           // on which rows come while the network computes
   std::array<Slots, 2> slots_;
   Kept kept_;
   Result result_;

@@ -4,6 +4,9 @@
 #include <cuda_runtime.h>
 
 #include <atomic>
+#include <map>
+#include <mutex>
+#include <vector>
 
 #include "launch.cuh"
 
@@ -51,6 +54,16 @@ class OutsideOfCaptures {
  private:
   cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
 };
+
+// Streams of each device that nobody uses now, for as long as the process.
+struct IdleStreams {
+  std::mutex mutex;
+  std::map<int, std::vector<void*>> on;
+};
+IdleStreams& idle_streams() {
+  static IdleStreams& all = *new IdleStreams;
+  return all;
+}
 
 int attribute(cudaDeviceAttr which, int device) {
   int value = 0;
@@ -249,12 +262,24 @@ void wait_for(void* stream, void* other) {
   }
 }
 
-Stream::Stream() {
+Stream::Stream() : device_(current_device()) {
+  IdleStreams& idle = idle_streams();
+  const std::lock_guard<std::mutex> lock(idle.mutex);
+  std::vector<void*>& here = idle.on[device_];
+  if (!here.empty()) {
+    stream_ = here.back();
+    here.pop_back();
+    return;
+  }
   cudaStream_t stream;
   check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
   stream_ = stream;
 }
-Stream::~Stream() { cudaStreamDestroy(static_cast<cudaStream_t>(stream_)); }
+Stream::~Stream() {
+  IdleStreams& idle = idle_streams();
+  const std::lock_guard<std::mutex> lock(idle.mutex);
+  idle.on[device_].push_back(stream_);
+}
 
 Event::Event() {
   cudaEvent_t event;

@@ -132,7 +132,8 @@ class Pinned {
   int64_t size_ = 0;
 };
 
-// A stream of one's own, on the current device.
+// A stream of one's own, on the current device. One that is given up goes to the next who asks:
+// what is kept for each stream is kept for no more than were in use at once.
 class Stream {
  public:
   Stream();
@@ -142,6 +143,7 @@ class Stream {
   void* get() const { return stream_; }
 
  private:
+  const int device_;
   void* stream_;
 };
 
