@@ -367,8 +367,8 @@ class BoundNetwork {
 
  private:
   // While it lives: nobody else uses the network, this thread's device is its own, and it has seen
-  // what was queued for its vectors elsewhere. Where a call fails, what it has queued is waited for:
-  // the caller's arrays may go now.
+  // what was queued for its vectors elsewhere. Where a call fails, what it has queued is waited
+  // for: the caller's arrays may go now.
   class Call {
    public:
     explicit Call(BoundNetwork& network)
