@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import math
 import pickle
 import signal
@@ -229,6 +230,25 @@ def test_streamed_data_are_the_resident_ones(kind, output, monkeypatch):
     np.testing.assert_array_equal(*found)
 
 
+def test_streamed_data_are_the_resident_ones_where_steps_are_undone(monkeypatch):
+    """Steps queued behind a loss that is not finite are undone with the rows they were given."""
+    monkeypatch.setattr(training, "SLICE_SECONDS", 1e3)  # so that ever more steps are queued
+    x, y = data(rows=160, output="identity", dtype="float32")
+    y[20:] = 1e30  # the second step's: a square is infinite, a gradient is not
+    found = []
+    for resident in (True, False):
+        net = MLP([5, 8, 3], output="identity", device="cuda")
+        if not resident:
+            monkeypatch.setattr(type(net._compiled), "keep", lambda *_: False)
+        with pytest.warns(UserWarning, match="not finite"):
+            history = net.fit(x, y, shuffle=False, batch_size=16, epochs=1, optimizer=SGD(1e-30),
+                              progress=False, monitor=False, stop_on_nan=True)  # fmt: skip
+        assert (history.nonfinite_step, history.nonfinite_layer) == (1, 1)
+        found.append(net.parameters.get())
+        assert np.isfinite(found[-1]).all()
+    np.testing.assert_array_equal(*found)
+
+
 def test_standardizers():
     x, y = data(output="identity")
     x, y = 1000 + 3 * x, 50 * y - 7
@@ -340,6 +360,39 @@ def test_stop_on_nan_is_exact(monkeypatch):
     assert cuda.step == cpu.step
     # of 1e196 now, one by one: the sum of their squares is infinite
     np.testing.assert_allclose(cuda.parameters.get(), cpu.parameters, rtol=MANY_STEPS)
+
+
+@pytest.mark.parametrize("precision", [None, "bfloat16"])
+@pytest.mark.parametrize("l2", [0.0, 1e-3])  # without, a step is a whole kernel
+def test_steps_that_are_undone_leave_the_bits_of_those_before(precision, l2, monkeypatch):
+    x, y = data(rows=160, output="identity", dtype="float32")
+    y[100:] = 1e30  # a square is infinite, a gradient is not
+    found = []
+    for seconds in (0, 1e3):  # steps are queued one by one, or nearly all at once
+        monkeypatch.setattr(training, "SLICE_SECONDS", seconds)
+        net = MLP([5, 8, 3], output="identity", l2=l2, precision=precision, device="cuda")
+        with pytest.warns(UserWarning, match="not finite"):
+            history = net.fit(x, y, shuffle=False, batch_size=16, epochs=1, optimizer=SGD(0.05),
+                              progress=False, monitor=False, stop_on_nan=True)  # fmt: skip
+        assert (history.nonfinite_step, history.nonfinite_layer) == (6, 1)
+        found.append(net.parameters.get())
+        assert np.isfinite(found[-1]).all()
+    np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])  # the latter's steps are whole kernels
+def test_the_layer_that_was_not_finite(dtype, monkeypatch):
+    """It is found behind a step that was replayed, too."""
+    monkeypatch.setattr(training, "SLICE_SECONDS", 0)  # so that steps are queued one by one
+    x, y = data(rows=160, output="identity", dtype=dtype)
+    x[100:] = np.finfo(dtype).max  # a sum of five is infinite
+    for device in ("cpu", "cuda"):
+        net = MLP([5, 8, 6, 3], output="identity", dtype=dtype, device=device)
+        net.layers[0].weight[...] = 1.0
+        with pytest.warns(UserWarning, match="not finite"):
+            history = net.fit(x, y, shuffle=False, batch_size=16, epochs=1, optimizer=SGD(1e-3),
+                              progress=False, monitor=False, stop_on_nan=True)  # fmt: skip
+        assert (history.nonfinite_step, history.nonfinite_layer) == (6, 0), device
 
 
 def test_an_interrupt_ends_the_training():
@@ -498,6 +551,34 @@ def test_out_of_memory_leaves_the_network_unharmed(rows, monkeypatch):
 
 
 @pytest.mark.skipif(not EMULATED, reason="the emulated device's memory can be limited")
+def test_steps_that_were_done_before_memory_ended_count(monkeypatch):
+    """Rows that come while the device computes find no room: the steps before are steps."""
+    monkeypatch.setattr(training, "SLICE_SECONDS", 1e3)  # so that ever more rows are on the way
+    x, y = data(rows=4096, inputs=256)
+    module = fanin.cuda.runtime.compiled()
+    made, rules = [], []
+
+    def stream(rows):
+        made.append(MLP([256, 8, 3], dtype="float64", device="cuda"))
+        rules.append(Adam(0.01))
+        monkeypatch.setattr(type(made[-1]._compiled), "keep", lambda *_: False)
+        made[-1].fit(x[:rows], y[:rows], shuffle=False, batch_size=16, epochs=1,
+                     optimizer=rules[-1], progress=False, monitor=False)  # fmt: skip
+
+    left = module.properties(0)["free_memory"]
+    stream(32)
+    taken = left - module.properties(0)["free_memory"]
+    try:  # room for the same once more and some steps' rows, not for the 8 MB of all
+        module.limit_memory((4 << 30) - left + 2 * taken + (1 << 20))
+        with pytest.raises(MemoryError):
+            stream(4096)
+    finally:
+        module.limit_memory(4 << 30)
+    assert made[1].step == rules[1].steps == made[0].step == 2
+    np.testing.assert_array_equal(made[1].parameters.get(), made[0].parameters.get())
+
+
+@pytest.mark.skipif(not EMULATED, reason="the emulated device's memory can be limited")
 def test_a_data_set_that_has_no_room_is_not_kept():
     x, y = data(rows=4096, inputs=256, dtype="float32")
     net = MLP([256, 8, 3], device="cuda")
@@ -510,6 +591,20 @@ def test_a_data_set_that_has_no_room_is_not_kept():
         assert net._compiled.keep(x, y, None, None, 16)
     finally:
         module.limit_memory(4 << 30)
+
+
+@pytest.mark.skipif(not EMULATED, reason="others may take memory of a GPU meanwhile")
+def test_networks_that_are_gone_leave_their_memory_to_the_next():
+    x, y = data(dtype="float64")
+    left = []
+    for _ in range(3):
+        nets = [MLP([5, 8, 3], dtype="float64", device="cuda") for _ in range(2)]
+        for net in nets:
+            net.train_step(x, y, Adam())
+        del net, nets
+        gc.collect()
+        left.append(fanin.cuda.properties()["free_memory"])
+    assert left[1:] == left[:1] * 2
 
 
 def test_refusals():

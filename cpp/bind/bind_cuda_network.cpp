@@ -2,7 +2,9 @@
 // __cuda_array_interface__ and kept alive here; data come from NumPy arrays or from the device.
 #include <algorithm>
 #include <array>
+#include <exception>
 #include <memory>
+#include <optional>
 
 #include "../cuda/error.hpp"
 #include "../cuda/feed.hpp"
@@ -16,6 +18,7 @@ namespace {
 constexpr int64_t bytes_at_once = int64_t{1} << 24;  // of rows on their way to the device
 constexpr int64_t most_steps = 1024;                 // queued at once
 constexpr double share_of_memory = 0.9;              // free, that a data set may take
+constexpr int64_t large_data = int64_t{1} << 28;     // bytes that others want back
 
 // ---- arrays in device memory
 
@@ -66,9 +69,19 @@ DeviceArray device_array(py::handle object, const char* name, void* stream) {
     array.row_stride = array.rows > 1 ? strides[0] / size : array.cols;
     array.col_stride = shape.size() == 2 && array.cols > 1 ? strides[1] / size : 1;
   }
+  if (array.data != nullptr) {
+    const int device = device_of(array.data);
+    if (device >= 0 && device != current_device()) {  // a kernel would be stopped there, for good
+      refuse(name, "an array on CUDA device " + std::to_string(current_device()) +
+                       " like the network, got one on device " + std::to_string(device));
+    }
+  }
   // 1 is the legacy stream, which most libraries compute on; only some say which.
   const bool tells = found.contains("stream") && !found["stream"].is_none();
   const auto theirs = tells ? py::cast<std::uintptr_t>(found["stream"]) : std::uintptr_t{1};
+  if (is_capturing(reinterpret_cast<void*>(theirs))) {
+    throw Error("a call of a network cannot be captured into a CUDA graph");
+  }
   wait_for(stream, reinterpret_cast<void*>(theirs));
   return array;
 }
@@ -116,6 +129,7 @@ class BoundNetwork {
         device_memory<T>(vectors_[1], "gradients", found.parameters, 1, stream, true),
         device_memory<T>(vectors_[2], "running_mean", found.running, 1, stream, true),
         device_memory<T>(vectors_[3], "running_var", found.running, 1, stream, true));
+    feed_.emplace();  // behind the network's own, as it is given up before: pairs stay pairs
     synchronize(stream);
   }
 
@@ -207,7 +221,7 @@ class BoundNetwork {
     const Released released;
     network_->reserve(std::min(batch_size, from.rows), true);
     const int64_t bytes = from.rows * (rows.row_bytes() + wanted.row_bytes() + 8);
-    if (double(bytes) > share_of_memory * double(properties(device_).free_memory)) {
+    if (double(bytes) > share_of_memory * double(available_memory())) {
       return false;
     }
     Kept kept;
@@ -231,8 +245,13 @@ class BoundNetwork {
   }
   void forget() {
     const Call call(*this);
+    const bool large = kept_.x.size() > large_data;
     kept_ = {};
     order_ = {};
+    if (large) {
+      synchronize(stream());
+      trim_pool();
+    }
   }
 
   // As the method of _core's network; x None: of the data set that is kept.
@@ -348,17 +367,34 @@ class BoundNetwork {
 
  private:
   // While it lives: nobody else uses the network, this thread's device is its own, and it has seen
-  // what was queued for its vectors elsewhere.
+  // what was queued for its vectors elsewhere. Where a call fails, what it has queued is waited
+  // for: the caller's arrays may go now.
   class Call {
    public:
-    explicit Call(BoundNetwork& network) : mine_(network.in_use_), on_(network.device_) {
-      device_array(network.vectors_[0], "parameters", network.stream());
+    explicit Call(BoundNetwork& network)
+        : mine_(network.in_use_),
+          on_(network.device_),
+          stream_(network.stream()),
+          before_(std::uncaught_exceptions()) {
+      device_array(network.vectors_[0], "parameters", stream_);
       network.network_->refresh();
     }
+    ~Call() {
+      if (std::uncaught_exceptions() > before_) {
+        try {
+          synchronize(stream_);
+        } catch (const Error&) {  // the first one is on its way
+        }
+      }
+    }
+    Call(const Call&) = delete;
+    Call& operator=(const Call&) = delete;
 
    private:
     InUse mine_;
     OnDevice on_;
+    void* const stream_;
+    const int before_;
   };
 
   // What rows are to reproduce, on the host.
@@ -663,11 +699,13 @@ class BoundNetwork {
     const int64_t row_bytes = wanted.row_bytes() + (host.data != nullptr ? host.row_bytes() : 0);
     const int64_t most = std::max<int64_t>(bytes_at_once / row_bytes, 1);
     const bool gathered = host.data != nullptr;  // else x lies on the device, in its own order
+    // Enough for all steps that are queued at once: it may not move under those that are.
+    const int64_t* const order = first_rows(std::min(plan.count, std::max(most, plan.batch_size)));
     const auto prepare = [&](const Steps& steps, size_t slot) {
       Rows<T> there = data;
       const int64_t count = steps.rows * int64_t(steps.rates.size());
-      there.order = first_rows(count);
-      fill(slots_[slot], host, wanted, plan.rows + steps.first_row, count, there, feed_.get());
+      there.order = order;
+      fill(slots_[slot], host, wanted, plan.rows + steps.first_row, count, there, feed_->get());
       return there;
     };
     for (int64_t i = 0; !gathered && i < plan.count; ++i) {
@@ -680,18 +718,27 @@ class BoundNetwork {
     for (size_t slot = 0;; slot = 1 - slot) {
       Steps queued = steps;
       queued.first_row = 0;
-      wait_for(stream(), feed_.get());
+      wait_for(stream(), feed_->get());
       network_->begin(there, plan.rule, queued);
       Progress then = done;
       then.rows += steps.rows * int64_t(steps.rates.size());
       then.steps += int64_t(steps.rates.size());
       const int64_t rows = steps.rows;
       const bool more = then.rows < plan.count;
+      std::exception_ptr thrown;
       if (more) {
         steps = next_steps(plan, then, most);
-        there = prepare(steps, 1 - slot);
+        try {
+          there = prepare(steps, 1 - slot);
+        } catch (...) {  // the steps that are queued count all the same
+          thrown = std::current_exception();
+        }
       }
-      if (!finish(plan, rows, until, context, done) || !more) {
+      const bool goes_on = finish(plan, rows, until, context, done);
+      if (thrown) {
+        std::rethrow_exception(thrown);
+      }
+      if (!goes_on || !more) {
         break;
       }
     }
@@ -704,7 +751,7 @@ class BoundNetwork {
   int64_t rows_in_ = 0;  // of `input`
   std::atomic_flag in_use_;
   std::unique_ptr<Network<T>> network_;  // its stream outlives what lies on it
-  const Stream feed_;                    // on which rows come while the network computes
+  std::optional<Stream> feed_;           // on which rows come while the network computes
   std::array<Slots, 2> slots_;
   Kept kept_;
   Result result_;

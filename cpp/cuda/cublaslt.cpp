@@ -12,6 +12,7 @@
 #define FANIN_SAME(ours, theirs) static_assert(int(ours) == int(theirs))
 namespace fanin::cuda::cublaslt {
 FANIN_SAME(success, CUBLAS_STATUS_SUCCESS);
+FANIN_SAME(alloc_failed, CUBLAS_STATUS_ALLOC_FAILED);
 FANIN_SAME(not_supported, CUBLAS_STATUS_NOT_SUPPORTED);
 FANIN_SAME(real_32f, CUDA_R_32F);
 FANIN_SAME(real_64f, CUDA_R_64F);

@@ -13,7 +13,7 @@
 namespace fanin::cuda::cublaslt {
 
 using Status = int;
-constexpr Status success = 0, not_supported = 15;
+constexpr Status success = 0, alloc_failed = 3, not_supported = 15;
 
 enum DataType : int { real_32f = 0, real_64f = 1, real_16f = 2, real_16bf = 14 };
 enum ComputeType : int { compute_32f = 68, compute_64f = 70, compute_32f_fast_tf32 = 77 };

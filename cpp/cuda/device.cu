@@ -4,6 +4,9 @@
 #include <cuda_runtime.h>
 
 #include <atomic>
+#include <map>
+#include <mutex>
+#include <vector>
 
 #include "launch.cuh"
 
@@ -21,6 +24,12 @@ std::string version_text(int version) {
 // A kernel whose presence in this build can be asked for.
 __global__ void probe() {}
 
+cudaMemPool_t pool_of(int device) {
+  cudaMemPool_t pool;
+  check(cudaDeviceGetDefaultMemPool(&pool, device), "cudaDeviceGetDefaultMemPool");
+  return pool;
+}
+
 // The first request keeps the pool from giving memory back at every synchronisation.
 void prepare_pool() {
   static std::atomic<bool> prepared[most_devices];
@@ -28,10 +37,8 @@ void prepare_pool() {
   if (device >= most_devices || prepared[device].exchange(true)) {
     return;
   }
-  cudaMemPool_t pool;
-  check(cudaDeviceGetDefaultMemPool(&pool, device), "cudaDeviceGetDefaultMemPool");
   uint64_t all = ~uint64_t(0);
-  check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &all),
+  check(cudaMemPoolSetAttribute(pool_of(device), cudaMemPoolAttrReleaseThreshold, &all),
         "cudaMemPoolSetAttribute");
 }
 
@@ -47,6 +54,16 @@ class OutsideOfCaptures {
  private:
   cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
 };
+
+// Streams of each device that nobody uses now, for as long as the process.
+struct IdleStreams {
+  std::mutex mutex;
+  std::map<int, std::vector<void*>> on;
+};
+IdleStreams& idle_streams() {
+  static IdleStreams& all = *new IdleStreams;
+  return all;
+}
 
 int attribute(cudaDeviceAttr which, int device) {
   int value = 0;
@@ -117,18 +134,43 @@ Properties properties(int device) {
   return all;
 }
 
+int64_t available_memory() {
+  size_t free = 0, total = 0;
+  check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+  const cudaMemPool_t pool = pool_of(current_device());
+  const auto number = [&](cudaMemPoolAttr which) {
+    uint64_t bytes = 0;
+    check(cudaMemPoolGetAttribute(pool, which, &bytes), "cudaMemPoolGetAttribute");
+    return int64_t(bytes);
+  };
+  return int64_t(free) + number(cudaMemPoolAttrReservedMemCurrent) -
+         number(cudaMemPoolAttrUsedMemCurrent);
+}
+
+void trim_pool() { check(cudaMemPoolTrimTo(pool_of(current_device()), 0), "cudaMemPoolTrimTo"); }
+
+int device_of(const void* memory) {
+  cudaPointerAttributes found{};
+  check(cudaPointerGetAttributes(&found, memory), "cudaPointerGetAttributes");
+  return found.type == cudaMemoryTypeDevice ? found.device : -1;
+}
+
 int current_device() {
   int device = 0;
   check(cudaGetDevice(&device), "cudaGetDevice");
   return device;
 }
 
-OnDevice::OnDevice(int device) : before_(current_device()) {
-  if (device != before_) {
-    check(cudaSetDevice(device), "cudaSetDevice");
+OnDevice::OnDevice(int device) : before_(current_device()), now_(device) {
+  if (now_ != before_) {
+    check(cudaSetDevice(now_), "cudaSetDevice");
   }
 }
-OnDevice::~OnDevice() { cudaSetDevice(before_); }
+OnDevice::~OnDevice() {
+  if (now_ != before_) {
+    cudaSetDevice(before_);
+  }
+}
 
 void* own_stream() {
   static std::atomic<void*> streams[most_devices];
@@ -187,6 +229,7 @@ void* allocate_pinned(size_t bytes) {
 
 void release_pinned(void* memory) noexcept {
   if (memory != nullptr) {
+    const OutsideOfCaptures outside;
     cudaFreeHost(memory);
   }
 }
@@ -219,17 +262,28 @@ void wait_for(void* stream, void* other) {
   }
 }
 
-Stream::Stream() {
+Stream::Stream() : device_(current_device()) {
+  IdleStreams& idle = idle_streams();
+  const std::lock_guard<std::mutex> lock(idle.mutex);
+  std::vector<void*>& here = idle.on[device_];
+  if (!here.empty()) {
+    stream_ = here.back();
+    here.pop_back();
+    return;
+  }
   cudaStream_t stream;
   check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
   stream_ = stream;
 }
-Stream::~Stream() { cudaStreamDestroy(static_cast<cudaStream_t>(stream_)); }
+Stream::~Stream() {
+  IdleStreams& idle = idle_streams();
+  const std::lock_guard<std::mutex> lock(idle.mutex);
+  idle.on[device_].push_back(stream_);
+}
 
-Event::Event(bool timing) {
+Event::Event() {
   cudaEvent_t event;
-  check(cudaEventCreateWithFlags(&event, timing ? cudaEventDefault : cudaEventDisableTiming),
-        "cudaEventCreateWithFlags");
+  check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreateWithFlags");
   event_ = event;
 }
 Event::~Event() {
@@ -246,21 +300,6 @@ void Event::hold_back(void* stream) const {
 }
 void Event::synchronize() const {
   check(cudaEventSynchronize(static_cast<cudaEvent_t>(event_)), "cudaEventSynchronize");
-}
-bool Event::reached() const {
-  const cudaError_t status = cudaEventQuery(static_cast<cudaEvent_t>(event_));
-  if (status == cudaErrorNotReady) {
-    return false;
-  }
-  check(status, "cudaEventQuery");
-  return true;
-}
-double Event::milliseconds_since(const Event& start) const {
-  float milliseconds = 0;
-  check(cudaEventElapsedTime(&milliseconds, static_cast<cudaEvent_t>(start.event_),
-                             static_cast<cudaEvent_t>(event_)),
-        "cudaEventElapsedTime");
-  return double(milliseconds);
 }
 
 }  // namespace fanin::cuda

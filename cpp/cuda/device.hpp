@@ -26,18 +26,24 @@ struct Properties {
 };
 int device_count();
 Properties properties(int device);
+// Bytes that can be had on the current device: free ones, and those that its pool keeps for later.
+int64_t available_memory();
+// Gives back what the pool of the current device keeps: CuPy's and PyTorch's memory is another.
+void trim_pool();
+// The device that memory lies on; -1 for the host's, and what every device may use.
+int device_of(const void* memory);
 
 int current_device();
 // While it lives, this thread's device is this one.
 class OnDevice {
  public:
   explicit OnDevice(int device);
-  ~OnDevice();
+  ~OnDevice();  // calls nothing where the device was this one already
   OnDevice(const OnDevice&) = delete;
   OnDevice& operator=(const OnDevice&) = delete;
 
  private:
-  int before_;
+  const int before_, now_;
 };
 
 // fanin's own stream on the current device, which lives as long as the process.
@@ -126,7 +132,8 @@ class Pinned {
   int64_t size_ = 0;
 };
 
-// A stream of one's own, on the current device.
+// A stream of one's own, on the current device. One that is given up goes to the next who asks:
+// what is kept for each stream is kept for no more than were in use at once.
 class Stream {
  public:
   Stream();
@@ -136,13 +143,14 @@ class Stream {
   void* get() const { return stream_; }
 
  private:
+  const int device_;
   void* stream_;
 };
 
 // A point in a stream.
 class Event {
  public:
-  explicit Event(bool timing = false);
+  Event();
   Event(Event&& other) noexcept : event_(std::exchange(other.event_, nullptr)) {}
   Event& operator=(Event&& other) noexcept {
     std::swap(event_, other.event_);
@@ -152,8 +160,6 @@ class Event {
   void record(void* stream);
   void hold_back(void* stream) const;  // until the point is reached
   void synchronize() const;
-  bool reached() const;
-  double milliseconds_since(const Event& start) const;  // both made with timing
 
  private:
   void* event_ = nullptr;

@@ -40,12 +40,11 @@ class Slot {
   // Packs rows and queues their copy. Waits for the copy before.
   void fill(const HostRows& rows, const int64_t* chosen, int64_t count, void* stream) {
     const int64_t bytes = count * rows.row_bytes();
+    copied_.synchronize();
     if (bytes > pinned_.size()) {
-      copied_.synchronize();
       pinned_ = Pinned<unsigned char>(bytes);
     }
     memory_.reserve(bytes, stream);
-    copied_.synchronize();
     rows.pack(chosen, count, pinned_.data());
     copy(memory_.data(), pinned_.data(), size_t(bytes), stream);
     copied_.record(stream);

@@ -34,7 +34,12 @@ constexpr cublaslt::DataType type_of = std::is_same_v<T, double>   ? cublaslt::r
 
 void check_status(cublaslt::Status status, const char* what) {
   if (status != cublaslt::success) {
-    throw Error(std::string(what) + ": " + cublaslt::library().status_string(status));
+    const std::string message =
+        std::string(what) + ": " + cublaslt::library().status_string(status);
+    if (status == cublaslt::alloc_failed) {
+      throw OutOfMemory(message);
+    }
+    throw Error(message);
   }
 }
 

@@ -2,6 +2,7 @@
 #include "network.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cfloat>
 #include <chrono>
 #include <cmath>
@@ -1090,6 +1091,7 @@ double NetworkOf<T, A>::loss_and_gradients(const Rows<T>& rows, int64_t count, i
 
 template <class T, class A>
 void NetworkOf<T, A>::update(const OptimizerRule<T>& rule, const Rates& rates) {
+  fit(rates_, 1);  // there is none where there was no memory for many
   go_to(0, 0);
   copy(rates_.data(), &rates, sizeof(Rates), stream());
   update(context(), rule);
@@ -1143,6 +1145,8 @@ void NetworkOf<T, A>::queue_steps(int64_t count) {
       kind->graph.reset(capture.end());
     }
     check(cudaGraphLaunch(kind->graph.get(), stream()), "running a graph");
+    rows_ = queued_.rows;  // as the step itself leaves them
+    trained_rows_ = is_fused(queued_rule_, no_stats) ? 0 : rows_;
   }
 }
 
@@ -1161,6 +1165,9 @@ void NetworkOf<T, A>::keep_vectors(bool back) {
   keep(queued_rule_.second, count_);
   keep(running_mean_, running_count_);
   keep(running_var_, running_count_);
+  if (back) {
+    lower_weights(context());
+  }
 }
 
 template <class T, class A>
@@ -1170,8 +1177,9 @@ void NetworkOf<T, A>::begin(const Rows<T>& rows, const OptimizerRule<T>& rule, S
     throw std::invalid_argument("begin: expected steps, one if it is monitored");
   }
   reserve(steps.rows, true);
-  fit(losses_, count);
-  fit(rates_, count);
+  const auto room = int64_t(std::bit_ceil(uint64_t(count)));  // so that graphs seldom go
+  fit(losses_, room);
+  fit(rates_, room);
   const bool fused = is_fused(rule, steps.bins);
   const bool keeps = count > 1 || fused;
   fit(kept_vectors_, keeps ? 3 * count_ + 2 * running_count_ : 0);
@@ -1188,10 +1196,17 @@ void NetworkOf<T, A>::begin(const Rows<T>& rows, const OptimizerRule<T>& rule, S
   }
   copy(rates_.data(), queued_.rates.data(), queued_.rates.size() * sizeof(Rates), stream());
   go_to(queued_.first_row, queued_.step);
-  if (queued_.bins >= 0) {
-    step(context(), rows, rule, queued_.rows, queued_.bins);
-  } else {
-    queue_steps(count);
+  try {
+    if (queued_.bins >= 0) {
+      step(context(), rows, rule, queued_.rows, queued_.bins);
+    } else {
+      queue_steps(count);
+    }
+  } catch (...) {  // such as a graph that has no room: steps before it have none to count them
+    if (keeps) {
+      keep_vectors(true);
+    }
+    throw;
   }
   if (fused) {  // whose steps read the weights themselves
     lower_weights(context());
@@ -1213,8 +1228,8 @@ std::vector<double> NetworkOf<T, A>::losses() {
     keep_vectors(true);
     go_to(queued_.first_row, queued_.step);
     queue_steps(int64_t(found.size()) - (fused ? 1 : 0));
-    lower_weights(context());
     if (fused) {
+      lower_weights(context());
       step_by_layers(context(), queued_data_, queued_rule_, queued_.rows, no_stats);
     }
     synchronize(stream());

@@ -350,11 +350,16 @@ class MLP(network.MLP):
 # ---- arrays on the device ----------------------------------------------------------------------
 
 
+_there = False  # asked once: an answer takes longer than a small step
+
+
 def cupy() -> Any:
     """Return CuPy; raise where it, the compiled module, a driver or a GPU is missing."""
-    there, reason = available()
-    if not there:
-        raise RuntimeError(f"device: 'cuda' cannot be had here: {reason}")
+    global _there
+    if not _there:
+        _there, reason = available()
+        if not _there:
+            raise RuntimeError(f"device: 'cuda' cannot be had here: {reason}")
     try:
         import cupy
     except ImportError as error:
