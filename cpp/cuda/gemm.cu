@@ -414,12 +414,6 @@ void product(const Context& context, View<const In> x, View<const In> w, View<Ou
   }
 }
 
-void prepare_products(const Context& context) {
-  const std::lock_guard<std::mutex> lock(kept().mutex);
-  Device& device = current();
-  device.streams[context.stream].workspace.of(device.workspace_bytes);
-}
-
 template void product<float, float>(const Context&, View<const float>, View<const float>,
                                     View<float>);
 template void product<double, double>(const Context&, View<const double>, View<const double>,

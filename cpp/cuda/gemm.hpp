@@ -20,7 +20,4 @@ void product(const Context& context, View<const In> x, View<const In> w, View<Ou
 template <class From, class To>
 void convert(const Context& context, View<const From> from, View<To> to);
 
-// Gets the stream's workspace and cuBLAS ready, so that a product under capture need not.
-void prepare_products(const Context& context);
-
 }  // namespace fanin::cuda

@@ -5,7 +5,7 @@
 //     Pack<T>          16 bytes of T: one load or store of a thread
 //     launch           a kernel onto a stream
 //     dynamic_shared   the shared memory whose size the launch said
-//     warp_sum, block_sum, warp_max ...   over a warp or a block, in a fixed order: the same bits
+//     warp_sum, block_sum, block_max   over a warp or a block, in a fixed order: the same bits
 //                      each time, and in every thread
 //
 // The same text is compiled for the CPU (emulated/cuda_runtime.h) to be tested without a GPU.
@@ -153,15 +153,6 @@ inline unsigned resident_blocks(int64_t pieces, int per_multiprocessor) {
 
 // ---- sums in a fixed order
 
-template <class T>
-__device__ __forceinline__ T warp_sum(T value) {
-#pragma unroll
-  for (int away = warp_size / 2; away > 0; away /= 2) {
-    value += __shfl_xor_sync(all_lanes, value, away);
-  }
-  return value;
-}
-
 // The larger; NaN where there is one.
 template <class T>
 __device__ __forceinline__ T larger(T x, T y) {
@@ -172,53 +163,62 @@ __device__ __forceinline__ T smaller(T x, T y) {
   return x < y || x != x ? x : y;
 }
 
-template <class T>
-__device__ __forceinline__ T warp_max(T value) {
+// join(join(x0, x1), ...) of a warp's values; `join` is symmetric, and every lane is given the
+// result.
+template <class T, class Join>
+__device__ __forceinline__ T joined_in_warp(T value, Join join) {
 #pragma unroll
   for (int away = warp_size / 2; away > 0; away /= 2) {
-    value = larger(value, __shfl_xor_sync(all_lanes, value, away));
+    value = join(value, __shfl_xor_sync(all_lanes, value, away));
   }
   return value;
 }
 
-// Of a block of `threads` (a multiple of 32); every thread is given the sum. Ends with a barrier,
-// so that it can be called again.
-template <int threads, class T>
-__device__ __forceinline__ T block_sum(T value) {
+// Of a block of `threads` (a multiple of 32); every thread is given the result. Ends with a
+// barrier, so that it can be called again.
+template <int threads, class T, class Join>
+__device__ __forceinline__ T joined_in_block(T value, Join join) {
   static_assert(threads % warp_size == 0 && threads <= 1024);
   constexpr int warps = threads / warp_size;
-  __shared__ T sums[warps];
-  value = warp_sum(value);
+  __shared__ T of_warps[warps];
+  value = joined_in_warp(value, join);
   if (threadIdx.x % warp_size == 0) {
-    sums[threadIdx.x / warp_size] = value;
+    of_warps[threadIdx.x / warp_size] = value;
   }
   __syncthreads();
-  T total = sums[0];
+  T total = of_warps[0];
 #pragma unroll
   for (int i = 1; i < warps; ++i) {
-    total += sums[i];
+    total = join(total, of_warps[i]);
   }
   __syncthreads();
   return total;
 }
 
+struct Sum {
+  template <class T>
+  __device__ __forceinline__ T operator()(T x, T y) const {
+    return x + y;
+  }
+};
+struct Larger {
+  template <class T>
+  __device__ __forceinline__ T operator()(T x, T y) const {
+    return larger(x, y);
+  }
+};
+
+template <class T>
+__device__ __forceinline__ T warp_sum(T value) {
+  return joined_in_warp(value, Sum{});
+}
+template <int threads, class T>
+__device__ __forceinline__ T block_sum(T value) {
+  return joined_in_block<threads>(value, Sum{});
+}
 template <int threads, class T>
 __device__ __forceinline__ T block_max(T value) {
-  static_assert(threads % warp_size == 0 && threads <= 1024);
-  constexpr int warps = threads / warp_size;
-  __shared__ T found[warps];
-  value = warp_max(value);
-  if (threadIdx.x % warp_size == 0) {
-    found[threadIdx.x / warp_size] = value;
-  }
-  __syncthreads();
-  T total = found[0];
-#pragma unroll
-  for (int i = 1; i < warps; ++i) {
-    total = larger(total, found[i]);
-  }
-  __syncthreads();
-  return total;
+  return joined_in_block<threads>(value, Larger{});
 }
 
 }  // namespace fanin::cuda
