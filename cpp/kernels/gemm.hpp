@@ -14,10 +14,10 @@
 // columns that a tile covers, for one block of k; it is used by all rows of a task. Where w is not
 // laid out that way (transposed, any strides, or too large to be read in place without missing the
 // TLB), or where its last vector would reach behind the rows, the panel is first copied to scratch,
-// where its rows follow each other. x is copied only where it is a transposed matrix whose columns
-// lie far apart: at each k a tile reads from another column, which at a multiple of 2 KiB falls
-// into the same few sets of the caches, and for the low tiles of 16 registers costs too many pages
-// anyway.
+// where its rows follow each other. A transposed x is copied where its columns lie a multiple of
+// 2 KiB apart: at each k a tile reads from another column, and all of them fall into the same few
+// sets of the caches. The low tiles of 16 registers would use too little of each line that they
+// bring, so for them it is always copied.
 //
 // Tasks are blocks of rows x panels, cut by shape alone.
 #pragma once
@@ -115,8 +115,7 @@ void tile(int64_t k, const T* x, int64_t x_row, int64_t x_col, Panel<T> panel, T
     rows[r / 3] = x + r * x_row;
   }
   const T* w = panel.data;
-  for (int64_t i = 0; i < k; ++i) {
-    next.fetch_line();
+  const auto add_products = [&]() __attribute__((always_inline)) {
     Vec<T> w_vectors[V];
 #pragma GCC unroll 16
     for (int v = 0; v < V; ++v) {
@@ -134,6 +133,21 @@ void tile(int64_t k, const T* x, int64_t x_row, int64_t x_col, Panel<T> panel, T
 #pragma GCC unroll 16
     for (int r = 0; r < R; r += 3) {
       rows[r / 3] += x_col;
+    }
+  };
+  // With 16 registers there are few multiply-adds at each k: what else is done there counts.
+  constexpr int64_t k_per_line = registers == 16 ? 8 : 1;
+  for (int64_t i = 0; i < k;) {
+    next.fetch_line();
+    if constexpr (k_per_line == 1) {
+      add_products();
+      ++i;
+    } else {
+      const int64_t end = i + k_per_line < k ? i + k_per_line : k;
+#pragma GCC unroll 1
+      for (; i < end; ++i) {
+        add_products();
+      }
     }
   }
   ahead = next;
@@ -192,23 +206,23 @@ struct ProductPlan {
   bool turns;          // makes out^T = w^T @ x^T, the same sums, and turns it
 };
 
-// Rows of x that are copied at a time, for one block of k: half of the second cache in float64.
-constexpr int64_t most_copied_rows = 2 * row_block;
+// Elements of x that are copied at a time: half of the second cache in float64.
+constexpr int64_t most_copied = 2 * row_block * product_block;
 
 template <class T>
 ProductPlan plan_product(View<const T> x, View<const T> w, bool whole_vectors) {
   ProductPlan plan;
   plan.whole_vectors = whole_vectors;
+  plan.copies_x =
+      x.row_stride == 1 && x.col_stride != 1 && x.rows >= 16 && x.cols >= 16 && w.cols >= 64 &&
+      (registers == 16 || (x.rows >= 128 && x.col_stride * int64_t(sizeof(T)) % 2048 == 0));
   // In place where each row of a panel is contiguous, and few enough rows use it, or few enough
   // pages are touched, for a copy not to pay. Tiles of 16 registers are low: they read a panel so
   // often that it should fill no more lines of the first cache than it must.
   const int64_t bytes = w.rows * w.cols * int64_t(sizeof(T));
-  const bool pays = registers == 16 ? x.rows >= 48 && x.cols >= 64 : bytes > 512 * 784 * 4;
+  const bool pays =
+      registers == 16 ? x.rows >= (plan.copies_x ? 96 : 48) && x.cols >= 64 : bytes > 512 * 784 * 4;
   plan.copies_panels = w.col_stride != 1 || (x.rows > 2 * most_tile_rows && pays);
-  plan.copies_x =
-      x.row_stride == 1 && x.col_stride != 1 && x.rows >= 16 && x.cols >= 16 && w.cols >= 64 &&
-      (registers == 16 ? x.col_stride * int64_t(sizeof(T)) >= 4096
-                       : x.rows >= 128 && x.col_stride * int64_t(sizeof(T)) % 2048 == 0);
   // A good part of each vector of a few columns is empty, as of dw in a layer with few outputs.
   constexpr int W = width<T>;
   const int64_t vectors = (w.cols + W - 1) / W * x.rows;
@@ -218,21 +232,19 @@ ProductPlan plan_product(View<const T> x, View<const T> w, bool whole_vectors) {
   // A copied panel should serve many rows (1024^3 on one thread, AVX-512: 83 % of the FMA peak with
   // 4 blocks a task, 89 % with 8); one read in place need not.
   const int64_t blocks = row_blocks(x.rows);
-  const int64_t blocks_per_task = plan.copies_x        ? most_copied_rows / row_block
+  const int64_t groups = (w.cols + patch_cols - 1) / patch_cols;
+  const double flops = 2.0 * double(x.rows) * double(x.cols) * double(w.cols);
+  const int64_t depth = x.cols < product_block ? x.cols : product_block;
+  const int64_t blocks_per_task = plan.copies_x        ? most_copied / depth / row_block
                                   : plan.copies_panels ? 8
                                                        : 2;
   plan.row_tasks = (blocks + blocks_per_task - 1) / blocks_per_task;
-  // About 2 MFLOP a task (10 to 20 microseconds), so that a late thread costs little.
-  const int64_t groups = (w.cols + patch_cols - 1) / patch_cols;
-  const double flops = 2.0 * double(x.rows) * double(x.cols) * double(w.cols);
-  const int64_t wanted = int64_t(flops / 2e6 / double(plan.row_tasks));
-  const int64_t most = (groups + 2) / 3;
+  // About 2 MFLOP a task (10 to 20 microseconds), so that a late thread costs little. For each
+  // copy of x as many columns as can be, but work for 16 threads.
+  const double flops_per_task = !plan.copies_x ? 2e6 : flops < 16 * 8e6 ? 8e6 : flops / 16;
+  const int64_t wanted = int64_t(flops / flops_per_task / double(plan.row_tasks));
+  const int64_t most = plan.copies_x ? (groups + 7) / 8 : (groups + 2) / 3;
   plan.col_tasks = wanted < 1 ? 1 : wanted > most ? most : wanted;
-  if (plan.copies_x) {  // as many columns as can be for each copy, but work for 16 threads
-    const int64_t tasks = flops < 16 * 8e6 ? int64_t(flops / 8e6) : 16;
-    const int64_t parts = (tasks + plan.row_tasks - 1) / plan.row_tasks;
-    plan.col_tasks = parts < 1 ? 1 : parts > most ? most : parts;
-  }
   // Not eleven: of two threads one would have to do the sixth while the other waits.
   if (plan.row_tasks % 2 == 1 && plan.col_tasks % 2 == 1 && plan.col_tasks > 1) {
     --plan.col_tasks;
@@ -283,25 +295,32 @@ void copy_panel(View<const T> w, int64_t k0, int64_t k1, int64_t c0, int64_t c1,
   }
 }
 
-// Rows of a strip of copied x: whole vectors and whole tiles.
+// Copied x lies in strips, k after k: the rows of one tile, or of as many as fill a vector. Panels
+// have the vectors with which both fit the first cache together.
+constexpr int strip_vectors = registers == 32 ? 3 : 2, strip_tile = tile_rows(strip_vectors);
 template <class T>
-constexpr int strip_rows = width<T> > tile_rows(3) ? width<T> : tile_rows(3);
+constexpr int strip_rows = width<T> % strip_tile == 0 ? width<T> : strip_tile;
 
-// Copies x[r0:r1, k0:k1], a transposed matrix, into strips, each k after k.
+// Elements from strip to strip: behind each is room for the end of the last vector.
+template <class T>
+int64_t strip_stride(int64_t depth) {
+  return depth * strip_rows<T> + width<T>;
+}
+
+// Copies x[r0:r1, k0:k1], a transposed matrix, into strips. What a vector writes behind the rows of
+// its strip is overwritten at the next k.
 template <class T>
 void copy_strips(View<const T> x, int64_t k0, int64_t k1, int64_t r0, int64_t r1, T* strips) {
   constexpr int W = width<T>, high = strip_rows<T>;
   for (int64_t k = k0; k < k1; ++k) {
     T* to = strips + (k - k0) * high;
-    int64_t r = r0;
-    for (; r + high <= r1; r += high, to += product_block * high) {
+    for (int64_t r = r0; r < r1; r += high, to += strip_stride<T>(k1 - k0)) {
 #pragma GCC unroll 8
       for (int i = 0; i < high; i += W) {
-        store(to + i, load(x.at(r + i, k)));
+        const int64_t left = r1 - r - i;
+        store(to + i, left >= W ? load(x.at(r + i, k))
+                                : load_first(x.at(r + i, k), left > 0 ? int(left) : 0));
       }
-    }
-    for (; r < r1; r += W, to += W) {
-      store(to, load_first(x.at(r, k), int(r1 - r < W ? r1 - r : W)));
     }
   }
 }
@@ -354,7 +373,7 @@ void product_of_block(const Upcoming* upcoming, View<const T> x, View<const T> w
   }
   const int64_t k = x.cols;
   const int64_t vectors = (c1 - c0 + W - 1) / W;
-  const int widest = plan.copies_x ? 3 : panel_vectors(r1 - r0);
+  const int widest = plan.copies_x ? strip_vectors : panel_vectors(r1 - r0);
   const int64_t panels = (vectors + widest - 1) / widest;
   Ahead other[3];
   int others = 0, done = 0;
@@ -392,11 +411,11 @@ void product_of_block(const Upcoming* upcoming, View<const T> x, View<const T> w
                                others > 0 ? other[done++ % others] : panel_ahead);
       };
       if (plan.copies_x) {
-        constexpr int high = strip_rows<T>, tall = tile_rows(3);
-        for (int64_t row = r0; row < r1; row += tall) {
+        constexpr int high = strip_rows<T>;
+        for (int64_t row = r0; row < r1; row += strip_tile) {
           const int64_t i = row - r0;
-          tile_at(row, int(r1 - row < tall ? r1 - row : tall),
-                  strips + i / high * high * product_block + i % high, 1, high);
+          tile_at(row, int(r1 - row < strip_tile ? r1 - row : strip_tile),
+                  strips + i / high * strip_stride<T>(k1 - k0) + i % high, 1, high);
         }
       } else {
         const int64_t tiles = (r1 - r0 + tile_rows(wide) - 1) / tile_rows(wide);
@@ -410,7 +429,8 @@ void product_of_block(const Upcoming* upcoming, View<const T> x, View<const T> w
   }
 }
 
-static_assert(product_block * (most_tile_vectors * width<double> + most_copied_rows) *
+// An eighth for what lies behind strips: at least 16 * strip_rows elements have one vector there.
+static_assert((product_block * most_tile_vectors * width<double> + most_copied * 9 / 8) *
                   sizeof(double) <=
               operation_scratch_bytes);
 
