@@ -7,6 +7,7 @@ computes runs where the compiled module was built: on a GPU, or with FANIN_CUDA=
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import zlib
@@ -21,9 +22,11 @@ from cases import ACTIVATIONS, NEEDS_INPUT
 from device_arrays import DeviceArray, LegacyArray, asarray, asnumpy
 from fanin import reference
 from fanin.cuda import runtime
+from oracle import c_compiler
 
 AVAILABLE, REASON = fanin.cuda.available()
 EMULATED = AVAILABLE and REASON.startswith("emulated")
+built = pytest.mark.skipif(not fanin.cuda.architectures(), reason=REASON)
 on_device = pytest.mark.skipif(not AVAILABLE, reason=REASON)
 emulated = pytest.mark.skipif(not EMULATED, reason="not a build with FANIN_CUDA=EMULATED")
 
@@ -123,13 +126,16 @@ def test_built_without_cuda(without_module):
     np.testing.assert_array_equal(fanin.matmul(x, x), x)
 
 
-def run(program: str, **environment: str) -> str:
+def run(program: str, *arguments: str, **environment: str) -> str:
     """What a program prints, in a process of its own."""
     path = os.pathsep.join(sys.path)
     done = subprocess.run(
-        [sys.executable, "-c", program], env=os.environ | {"PYTHONPATH": path} | environment,
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", program, *arguments],
+        env=os.environ | {"PYTHONPATH": path} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -457,6 +463,65 @@ def test_cublas_is_missing(monkeypatch, rng):
     near(host(fanin.activation_forward(x, "relu")), np.maximum(x64, 0), "float32")
     monkeypatch.delenv("FANIN_EMULATED_CUBLAS")
     near(host(fanin.matmul(x, x)), x64 @ x64, "float32")
+
+
+@pytest.fixture(scope="module")
+def cublas_folders(tmp_path_factory):
+    """By version of CUDA: a folder with a library of that name and version, and no more in it."""
+    names = ["MatmulDescCreate", "MatmulDescDestroy", "MatmulDescSetAttribute", "Create", "Matmul",
+             "MatrixLayoutCreate", "MatrixLayoutDestroy", "MatmulPreferenceCreate",
+             "MatmulPreferenceDestroy", "MatmulPreferenceSetAttribute", "MatmulAlgoGetHeuristic",
+             "GetStatusString"]  # fmt: skip
+    folders = {}
+    for version in (12, 13):
+        folders[version] = folder = tmp_path_factory.mktemp(f"cuda{version}")
+        source, name = folder / "cublas.c", f"libcublasLt.so.{version}"
+        source.write_text(
+            "".join(f"int cublasLt{name}(void) {{ return 15; }}\n" for name in names)
+            + f"unsigned long cublasLtGetVersion(void) {{ return {version}0000; }}\n"
+        )
+        command = [c_compiler(), "-shared", "-fPIC", f"-Wl,-soname,{name}", "-o", folder / name]
+        subprocess.run([*command, source], check=True)
+    return folders
+
+
+CUBLAS = """
+import ctypes, sys
+from fanin import _cuda
+loaded, driver, folders = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
+if loaded:
+    ctypes.CDLL(loaded)
+try:
+    print(_cuda.load_cublas(driver, folders)[1])
+except ImportError as error:
+    print(error)
+"""
+
+
+@built
+@pytest.mark.parametrize(
+    ("loaded", "driver", "there", "found"),
+    [
+        (None, 13000, (12, 13), "120000"),  # the first folder has one that will do
+        (None, 13000, (13, 12), "130000"),
+        (None, 12040, (13, 12), "120000"),
+        (None, 12090, (12,), "120000"),
+        (None, 0, (13,), "130000"),
+        (12, 13020, (13,), "120000"),  # what PyTorch has loaded
+        (13, 12040, (12,), "120000"),
+        (None, 12040, (13,), "the NVIDIA driver runs CUDA 12.4 and nothing newer, so not {13}/lib"),
+        (None, 12040, (13,), "pip install nvidia-cublas-cu12"),
+        (None, 13000, (), "the NVIDIA driver runs CUDA 13.0 and nothing newer, tried"),
+        (None, 11080, (12,), "and fanin knows none so old: update the driver"),
+    ],
+)
+def test_cublas_that_the_driver_runs(loaded, driver, there, found, cublas_folders, tmp_path):
+    """None of a newer major version; the error says what the driver runs and what was there."""
+    folders = [str(cublas_folders[version]) for version in there] or [str(tmp_path)]
+    first = str(cublas_folders[loaded] / f"libcublasLt.so.{loaded}") if loaded else ""
+    text = run(CUBLAS, first, str(driver), *folders)
+    where = {str(version): folder for version, folder in cublas_folders.items()}
+    assert re.sub(r"\{(\d+)\}", lambda m: str(where[m[1]]), found) in text
 
 
 @emulated
