@@ -19,7 +19,7 @@ import pytest
 import device_arrays
 import fanin
 from cases import ACTIVATIONS, NEEDS_INPUT
-from device_arrays import DeviceArray, LegacyArray, asarray, asnumpy
+from device_arrays import DeviceArray, LegacyArray, LegacyOwnStreams, OwnStreams, asarray, asnumpy
 from fanin import reference
 from fanin.cuda import runtime
 from oracle import c_compiler
@@ -232,6 +232,50 @@ def test_dlpack_refuses():
         _cuda.from_dlpack(Complex(there.memory, "complex64", (2, 3), (3, 1)), "x", 1)
     with pytest.raises(BufferError, match="without a copy"):
         there.memory.__dlpack__(copy=True)
+
+
+def seen_as(kind, x):
+    return kind(x.memory, x.dtype, x.shape, x.strides)
+
+
+@on_device
+@pytest.mark.parametrize("kind", [OwnStreams, LegacyOwnStreams])
+@pytest.mark.parametrize("error", [RuntimeError, NotImplementedError, ValueError, TypeError])
+def test_libraries_that_take_no_stream(kind, error, rng, monkeypatch):
+    """They are asked once more without; our stream then waits for the legacy default stream."""
+    from fanin import _cuda
+
+    monkeypatch.setattr(kind, "error", error)
+    (x, x64), (w, w64) = pair(rng, (4, 3), "float32"), pair(rng, (3, 2), "float32")
+    stream = _cuda.own_stream(0)
+    if EMULATED:
+        _cuda.take_waits()
+    device_arrays.streams_seen.clear()
+    array = _cuda.from_dlpack(seen_as(kind, x), "x", stream)
+    assert set(device_arrays.streams_seen[:-1]) == {stream}
+    assert device_arrays.streams_seen[-1] is None
+    assert array.ptr == x.memory.ptr
+    if EMULATED:
+        assert _cuda.take_waits() == [(stream, 1)]
+        del array
+        _cuda.from_dlpack(x, "x", stream)
+        assert _cuda.take_waits() == []
+    array = None
+    near(host(fanin.matmul(seen_as(kind, x), seen_as(kind, w))), x64 @ w64, "float32")
+
+
+@on_device
+@pytest.mark.parametrize("error", [BufferError, MemoryError, KeyboardInterrupt])
+def test_arrays_that_cannot_be_handed_on(error, rng, monkeypatch):
+    """What has nothing to do with streams is not asked for twice."""
+    from fanin import _cuda
+
+    monkeypatch.setattr(OwnStreams, "error", error)
+    x, _ = pair(rng, (4, 3), "float32")
+    device_arrays.streams_seen.clear()
+    with pytest.raises(error, match="streams of others"):
+        _cuda.from_dlpack(seen_as(OwnStreams, x), "x", _cuda.own_stream(0))
+    assert len(device_arrays.streams_seen) == 1
 
 
 @on_device

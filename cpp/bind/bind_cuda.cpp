@@ -69,6 +69,7 @@ PYBIND11_MODULE(_cuda, module) {
 #ifdef FANIN_CUDA_EMULATED
   module.attr("emulated") = true;
   module.def("limit_memory", &emulated::limit_memory, pybind11::arg("bytes"));
+  module.def("take_waits", [] { return emulated::waits.take(); });
 #else
   module.attr("emulated") = false;
 #endif
