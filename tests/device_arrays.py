@@ -142,6 +142,24 @@ class LegacyArray(DeviceArray):
     legacy = True
 
 
+class OwnStreams(DeviceArray):
+    """Of a library that waits for no stream of others, as JAX's where its client knows none."""
+
+    error: type[BaseException] = RuntimeError
+
+    def __dlpack__(self, *, stream: int | None = None, **options: Any) -> Any:
+        if stream is not None:
+            streams_seen.append(stream)
+            raise self.error("streams of others are not implemented")
+        return super().__dlpack__(stream=stream, **options)
+
+
+class LegacyOwnStreams(OwnStreams):
+    """The same, of before DLPack 1.0."""
+
+    legacy = True
+
+
 def _module() -> Any:
     from fanin import _cuda
 

@@ -14,14 +14,20 @@ FUNCTIONS = ("exp", "log", "tanh", "sigmoid", "erf", "softplus", "normal_cdf")
 WIDER = {"float32": np.float64, "float64": np.longdouble}
 
 
-def compile_oracle(folder: Path) -> ctypes.CDLL:
-    """The shared library of oracle.c, built in `folder`."""
+def c_compiler() -> str:
+    """The system's C compiler."""
     compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
     if compiler is None:
         raise RuntimeError(
             "the tests compile tests/oracle.c and found none of cc, gcc, clang; "
             "test_minimal.py is the one file that needs no compiler"
         )
+    return compiler
+
+
+def compile_oracle(folder: Path) -> ctypes.CDLL:
+    """The shared library of oracle.c, built in `folder`."""
+    compiler = c_compiler()
     library = folder / "oracle.so"
     flags = ["-O3", "-ffp-contract=off", "-fno-trapping-math", "-fPIC", "-shared"]
     source = str(Path(__file__).with_name("oracle.c"))

@@ -7,6 +7,7 @@ computes runs where the compiled module was built: on a GPU, or with FANIN_CUDA=
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import zlib
@@ -18,12 +19,14 @@ import pytest
 import device_arrays
 import fanin
 from cases import ACTIVATIONS, NEEDS_INPUT
-from device_arrays import DeviceArray, LegacyArray, asarray, asnumpy
+from device_arrays import DeviceArray, LegacyArray, LegacyOwnStreams, OwnStreams, asarray, asnumpy
 from fanin import reference
 from fanin.cuda import runtime
+from oracle import c_compiler
 
 AVAILABLE, REASON = fanin.cuda.available()
 EMULATED = AVAILABLE and REASON.startswith("emulated")
+built = pytest.mark.skipif(not fanin.cuda.architectures(), reason=REASON)
 on_device = pytest.mark.skipif(not AVAILABLE, reason=REASON)
 emulated = pytest.mark.skipif(not EMULATED, reason="not a build with FANIN_CUDA=EMULATED")
 
@@ -123,13 +126,16 @@ def test_built_without_cuda(without_module):
     np.testing.assert_array_equal(fanin.matmul(x, x), x)
 
 
-def run(program: str, **environment: str) -> str:
+def run(program: str, *arguments: str, **environment: str) -> str:
     """What a program prints, in a process of its own."""
     path = os.pathsep.join(sys.path)
     done = subprocess.run(
-        [sys.executable, "-c", program], env=os.environ | {"PYTHONPATH": path} | environment,
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", program, *arguments],
+        env=os.environ | {"PYTHONPATH": path} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -226,6 +232,50 @@ def test_dlpack_refuses():
         _cuda.from_dlpack(Complex(there.memory, "complex64", (2, 3), (3, 1)), "x", 1)
     with pytest.raises(BufferError, match="without a copy"):
         there.memory.__dlpack__(copy=True)
+
+
+def seen_as(kind, x):
+    return kind(x.memory, x.dtype, x.shape, x.strides)
+
+
+@on_device
+@pytest.mark.parametrize("kind", [OwnStreams, LegacyOwnStreams])
+@pytest.mark.parametrize("error", [RuntimeError, NotImplementedError, ValueError, TypeError])
+def test_libraries_that_take_no_stream(kind, error, rng, monkeypatch):
+    """They are asked once more without; our stream then waits for the legacy default stream."""
+    from fanin import _cuda
+
+    monkeypatch.setattr(kind, "error", error)
+    (x, x64), (w, w64) = pair(rng, (4, 3), "float32"), pair(rng, (3, 2), "float32")
+    stream = _cuda.own_stream(0)
+    if EMULATED:
+        _cuda.take_waits()
+    device_arrays.streams_seen.clear()
+    array = _cuda.from_dlpack(seen_as(kind, x), "x", stream)
+    assert set(device_arrays.streams_seen[:-1]) == {stream}
+    assert device_arrays.streams_seen[-1] is None
+    assert array.ptr == x.memory.ptr
+    if EMULATED:
+        assert _cuda.take_waits() == [(stream, 1)]
+        del array
+        _cuda.from_dlpack(x, "x", stream)
+        assert _cuda.take_waits() == []
+    array = None
+    near(host(fanin.matmul(seen_as(kind, x), seen_as(kind, w))), x64 @ w64, "float32")
+
+
+@on_device
+@pytest.mark.parametrize("error", [BufferError, MemoryError, KeyboardInterrupt])
+def test_arrays_that_cannot_be_handed_on(error, rng, monkeypatch):
+    """What has nothing to do with streams is not asked for twice."""
+    from fanin import _cuda
+
+    monkeypatch.setattr(OwnStreams, "error", error)
+    x, _ = pair(rng, (4, 3), "float32")
+    device_arrays.streams_seen.clear()
+    with pytest.raises(error, match="streams of others"):
+        _cuda.from_dlpack(seen_as(OwnStreams, x), "x", _cuda.own_stream(0))
+    assert len(device_arrays.streams_seen) == 1
 
 
 @on_device
@@ -457,6 +507,65 @@ def test_cublas_is_missing(monkeypatch, rng):
     near(host(fanin.activation_forward(x, "relu")), np.maximum(x64, 0), "float32")
     monkeypatch.delenv("FANIN_EMULATED_CUBLAS")
     near(host(fanin.matmul(x, x)), x64 @ x64, "float32")
+
+
+@pytest.fixture(scope="module")
+def cublas_folders(tmp_path_factory):
+    """By version of CUDA: a folder with a library of that name and version, and no more in it."""
+    names = ["MatmulDescCreate", "MatmulDescDestroy", "MatmulDescSetAttribute", "Create", "Matmul",
+             "MatrixLayoutCreate", "MatrixLayoutDestroy", "MatmulPreferenceCreate",
+             "MatmulPreferenceDestroy", "MatmulPreferenceSetAttribute", "MatmulAlgoGetHeuristic",
+             "GetStatusString"]  # fmt: skip
+    folders = {}
+    for version in (12, 13):
+        folders[version] = folder = tmp_path_factory.mktemp(f"cuda{version}")
+        source, name = folder / "cublas.c", f"libcublasLt.so.{version}"
+        source.write_text(
+            "".join(f"int cublasLt{name}(void) {{ return 15; }}\n" for name in names)
+            + f"unsigned long cublasLtGetVersion(void) {{ return {version}0000; }}\n"
+        )
+        command = [c_compiler(), "-shared", "-fPIC", f"-Wl,-soname,{name}", "-o", folder / name]
+        subprocess.run([*command, source], check=True)
+    return folders
+
+
+CUBLAS = """
+import ctypes, sys
+from fanin import _cuda
+loaded, driver, folders = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
+if loaded:
+    ctypes.CDLL(loaded)
+try:
+    print(_cuda.load_cublas(driver, folders)[1])
+except ImportError as error:
+    print(error)
+"""
+
+
+@built
+@pytest.mark.parametrize(
+    ("loaded", "driver", "there", "found"),
+    [
+        (None, 13000, (12, 13), "120000"),  # the first folder has one that will do
+        (None, 13000, (13, 12), "130000"),
+        (None, 12040, (13, 12), "120000"),
+        (None, 12090, (12,), "120000"),
+        (None, 0, (13,), "130000"),
+        (12, 13020, (13,), "120000"),  # what PyTorch has loaded
+        (13, 12040, (12,), "120000"),
+        (None, 12040, (13,), "the NVIDIA driver runs CUDA 12.4 and nothing newer, so not {13}/lib"),
+        (None, 12040, (13,), "pip install nvidia-cublas-cu12"),
+        (None, 13000, (), "the NVIDIA driver runs CUDA 13.0 and nothing newer, tried"),
+        (None, 11080, (12,), "and fanin knows none so old: update the driver"),
+    ],
+)
+def test_cublas_that_the_driver_runs(loaded, driver, there, found, cublas_folders, tmp_path):
+    """None of a newer major version; the error says what the driver runs and what was there."""
+    folders = [str(cublas_folders[version]) for version in there] or [str(tmp_path)]
+    first = str(cublas_folders[loaded] / f"libcublasLt.so.{loaded}") if loaded else ""
+    text = run(CUBLAS, first, str(driver), *folders)
+    where = {str(version): folder for version, folder in cublas_folders.items()}
+    assert re.sub(r"\{(\d+)\}", lambda m: str(where[m[1]]), found) in text
 
 
 @emulated

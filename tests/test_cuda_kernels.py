@@ -425,14 +425,81 @@ def test_same_bits_again():
     assert results(3) == results(3)
 
 
-@pytest.mark.skipif(not _cuda.emulated, reason="a GPU's threads run in no order that can be set")
-def test_order_of_threads_does_not_matter():
-    """With the emulator's threads from the last to the first: what lacks a barrier would differ."""
+emulated = pytest.mark.skipif(
+    not _cuda.emulated, reason="a GPU's threads run in no order that can be set"
+)
+
+
+@emulated
+@pytest.mark.parametrize("order", ["backward", "random:1", "random:2"])
+def test_order_of_threads_does_not_matter(order):
+    """With the emulator's threads in another order: what lacks a barrier would differ."""
     program = "import test_cuda_kernels; print(test_cuda_kernels.results(4))"
     here = Path(__file__).parent
     paths = os.pathsep.join([str(Path(fanin.__file__).parents[1]), str(here)])
-    environment = {**os.environ, "PYTHONPATH": paths, "FANIN_EMULATED_ORDER": "backward"}
+    environment = {**os.environ, "PYTHONPATH": paths, "FANIN_EMULATED_ORDER": order}
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == results(4)
+
+
+# The first warp writes what the others read, eight times over, with three meetings of the warp's
+# lanes in between. The second barrier keeps it from writing before all have read.
+BARRIERS = """
+#include "cuda_runtime.h"
+
+template <bool both>
+void kernel(int* right) {
+  __shared__ int number;
+  for (int i = 0; i < 8; ++i) {
+    if (threadIdx.x < 32) {
+      for (int j = 0; j < 3; ++j) {
+        __syncwarp();
+      }
+      number = i;
+    }
+    __syncthreads();
+    __syncwarp();
+    right[blockIdx.x * 128 + threadIdx.x] += number == i;
+    if (both) {
+      __syncthreads();
+    }
+  }
+}
+
+int main() {
+  for (auto* run : {kernel<true>, kernel<false>}) {
+    int right[256] = {}, sum = 0;
+    emulated::launch(run, 2, 128, 0, nullptr, right);
+    for (const int n : right) {
+      sum += n;
+    }
+    std::printf("%d ", sum);
+  }
+}
+"""
+
+
+@emulated
+def test_emulator_finds_missing_barriers(tmp_path):
+    """In random order alone, where the first warp is far ahead; what has its barriers is right."""
+    source, program = tmp_path / "barriers.cpp", tmp_path / "barriers"
+    source.write_text(BARRIERS)
+    headers = Path(__file__).parents[1] / "cpp" / "cuda" / "emulated"
+    subprocess.run(["c++", "-std=c++20", "-I", headers, source, "-o", program], check=True)
+    right = 2 * 128 * 8
+    found = {}
+    for order in ("forward", "backward", "random", "random:1", "random:2"):
+        environment = {**os.environ, "FANIN_EMULATED_ORDER": order}
+        done = subprocess.run(program, env=environment, capture_output=True, text=True, check=True)
+        found[order] = [int(number) for number in done.stdout.split()]
+        assert found[order][0] == right
+    assert found["forward"] == found["backward"] == [right, right]
+    for order in ("random:1", "random:2"):
+        assert found[order][1] < right
+    assert found["random"] == found["random:1"]
+    environment = {**os.environ, "FANIN_EMULATED_ORDER": "sideways"}
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "expected forward, backward, random or random:SEED" in done.stderr

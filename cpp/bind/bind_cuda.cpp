@@ -69,6 +69,7 @@ PYBIND11_MODULE(_cuda, module) {
 #ifdef FANIN_CUDA_EMULATED
   module.attr("emulated") = true;
   module.def("limit_memory", &emulated::limit_memory, pybind11::arg("bytes"));
+  module.def("take_waits", [] { return emulated::waits.take(); });
 #else
   module.attr("emulated") = false;
 #endif
@@ -95,6 +96,13 @@ PYBIND11_MODULE(_cuda, module) {
     const cublaslt::Library& library = cublaslt::library();
     return pybind11::make_tuple(library.path, library.version());
   });
+  module.def(
+      "load_cublas",
+      [](int driver, const std::vector<std::string>& folders) {
+        const cublaslt::Library library = cublaslt::load(driver, folders);
+        return pybind11::make_tuple(library.path, library.version());
+      },
+      pybind11::arg("driver"), pybind11::arg("folders"));
   bind_array(module);
   bind_ops(module);
   bind_training(module);

@@ -14,13 +14,11 @@
 #include "../cuda/table.hpp"
 #include "bind_cuda.hpp"
 #include "cuda_array.hpp"
+#include "layer.hpp"
 #include "optimizer.hpp"
 
 namespace fanin::cuda {
 namespace {
-
-// (threshold, seed, step, layer)
-using DropoutArguments = std::tuple<uint32_t, uint64_t, uint64_t, uint32_t>;
 
 // How float32 products are made: 0 in float32, 1 of inputs rounded to TF32, 2 to bfloat16.
 int product_precision = 0;
@@ -58,26 +56,6 @@ void refuse_capture(void* stream, const char* what) {
   if (is_capturing(stream)) {
     throw Error(std::string(what) + " cannot be captured into a CUDA graph");
   }
-}
-
-Activation activation_of(int kind) {
-  if (kind < 0 || kind >= activation_count) {
-    refuse("activation", "a number of an activation");
-  }
-  return Activation(kind);
-}
-
-Dropout dropout_of(const DropoutArguments& arguments) {
-  const auto [threshold, seed, step, layer] = arguments;
-  if (threshold > 65535) {
-    refuse("threshold", "a number in [0, 65536)");
-  }
-  return {threshold, seed, step, layer};
-}
-
-template <class T>
-View<T> as_matrix(T* data, int64_t rows, int64_t cols) {
-  return rows_of(data, rows, cols, cols);
 }
 
 View<uint16_t> mask_of(const Dropout& dropout, const Array* mask, int64_t rows, int64_t cols) {

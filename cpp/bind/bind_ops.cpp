@@ -7,34 +7,11 @@
 #include "../core/buffer.hpp"
 #include "arrays.hpp"
 #include "bind.hpp"
+#include "layer.hpp"
 #include "optimizer.hpp"
 
 namespace fanin {
 namespace {
-
-Activation activation_of(int kind) {
-  if (kind < 0 || kind >= activation_count) {
-    refuse("activation", "a number of an activation");
-  }
-  return Activation(kind);
-}
-
-// (threshold, seed, step, layer)
-using DropoutArguments = std::tuple<uint32_t, uint64_t, uint64_t, uint32_t>;
-
-Dropout dropout_of(const DropoutArguments& arguments) {
-  const auto [threshold, seed, step, layer] = arguments;
-  if (threshold > 65535) {
-    refuse("threshold", "a number in [0, 65536)");
-  }
-  return {threshold, seed, step, layer};
-}
-
-// `vector` (out_vector, or vector where it is only read) as a matrix of contiguous rows.
-template <class T>
-View<T> as_matrix(T* vector, int64_t rows, int64_t cols) {
-  return rows_of(vector, rows, cols, cols);
-}
 
 View<uint16_t> mask_of(const Dropout& dropout, Optional& mask, int64_t rows, int64_t cols) {
   if (dropout.threshold == 0) {

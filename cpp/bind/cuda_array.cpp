@@ -197,21 +197,41 @@ namespace {
 
 constexpr const char *legacy_name = "dltensor", *versioned_name = "dltensor_versioned";
 
-// DLPack's number of a stream: 0 would not say which of the two default streams is meant.
+// The default stream that others wait for: DLPack's number of it is the runtime's handle. 0 would
+// not say which of the two default streams is meant.
+void* const legacy_stream = reinterpret_cast<void*>(intptr_t{1});
+
 intptr_t dlpack_stream(void* stream) {
-  return stream == nullptr ? 1 : reinterpret_cast<intptr_t>(stream);
+  return reinterpret_cast<intptr_t>(stream == nullptr ? legacy_stream : stream);
 }
 
-py::object capsule_of(py::handle object, intptr_t stream) {
+// A producer need not know streams of others: one that refuses ours is asked without, and its array
+// is then there for what follows on the legacy default stream. (JAX refuses where its client has no
+// way to wait on a stream, and without one has waited on the host.) A BufferError says that the
+// array cannot be handed on at all.
+py::object capsule_of(py::handle object, void* stream) {
   const py::object method = object.attr("__dlpack__");
+  const auto ask = [&](const py::object& number) -> py::object {
+    try {
+      return method(py::arg("stream") = number, py::arg("max_version") = py::make_tuple(1, 0));
+    } catch (py::error_already_set& error) {
+      if (!error.matches(PyExc_TypeError)) {  // of before DLPack 1.0: it has no such argument
+        throw;
+      }
+    }
+    return method(py::arg("stream") = number);
+  };
   try {
-    return method(py::arg("stream") = stream, py::arg("max_version") = py::make_tuple(1, 0));
+    return ask(py::int_(dlpack_stream(stream)));
   } catch (py::error_already_set& error) {
-    if (!error.matches(PyExc_TypeError)) {  // of before DLPack 1.0: it has no such argument
+    if (!error.matches(PyExc_Exception) || error.matches(PyExc_BufferError) ||
+        error.matches(PyExc_MemoryError)) {
       throw;
     }
   }
-  return method(py::arg("stream") = stream);
+  const py::object capsule = ask(py::none());
+  wait_for(stream, legacy_stream);
+  return capsule;
 }
 
 Array array_of(const Tensor& tensor, const char* name, std::shared_ptr<Owner> owner,
@@ -291,7 +311,7 @@ py::object export_as(const Array& array, const char* name) {
 Array from_dlpack(py::handle object, const char* name, void* stream) {
   // libraries take the current device's stream for the array's, or refuse another device's array
   const OnDevice on(py::cast<int>(object.attr("__dlpack_device__")()[py::int_(1)]));
-  const py::object capsule = capsule_of(object, dlpack_stream(stream));
+  const py::object capsule = capsule_of(object, stream);
   if (PyCapsule_IsValid(capsule.ptr(), versioned_name)) {
     auto* versioned = static_cast<Versioned*>(PyCapsule_GetPointer(capsule.ptr(), versioned_name));
     PyCapsule_SetName(capsule.ptr(), "used_dltensor_versioned");
@@ -311,10 +331,10 @@ Array from_dlpack(py::handle object, const char* name, void* stream) {
 
 py::object to_dlpack(const Array& array, void* home, const py::object& stream, bool versioned) {
   // None means the default stream, -1 that nobody waits
-  const intptr_t number = stream.is_none() ? 1 : py::cast<intptr_t>(stream);
-  if (number != -1) {
+  void* consumer =
+      stream.is_none() ? legacy_stream : reinterpret_cast<void*>(py::cast<intptr_t>(stream));
+  if (consumer != reinterpret_cast<void*>(intptr_t{-1})) {
     const OnDevice on(array.device);
-    void* consumer = reinterpret_cast<void*>(number);
     wait_for(consumer, home);
     array.owner->used_on(consumer);
   }

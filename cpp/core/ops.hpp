@@ -57,6 +57,38 @@ static constexpr bool needs_z(Activation kind) {
   return kind == Activation::gelu || kind == Activation::gelu_tanh || kind == Activation::silu;
 }
 
+// Calls f.template operator()<kind>(): from the name at run time to the type at compile time, once
+// per call of a kernel.
+template <class F>
+[[gnu::always_inline]] static constexpr decltype(auto) visit(Activation kind, F&& f) {
+  using A = Activation;
+  switch (kind) {
+    case A::identity:
+      return f.template operator()<A::identity>();
+    case A::relu:
+      return f.template operator()<A::relu>();
+    case A::leaky_relu:
+      return f.template operator()<A::leaky_relu>();
+    case A::elu:
+      return f.template operator()<A::elu>();
+    case A::selu:
+      return f.template operator()<A::selu>();
+    case A::tanh:
+      return f.template operator()<A::tanh>();
+    case A::sigmoid:
+      return f.template operator()<A::sigmoid>();
+    case A::gelu:
+      return f.template operator()<A::gelu>();
+    case A::gelu_tanh:
+      return f.template operator()<A::gelu_tanh>();
+    case A::silu:
+      return f.template operator()<A::silu>();
+    case A::softplus:
+      return f.template operator()<A::softplus>();
+  }
+  __builtin_unreachable();
+}
+
 // Memory that the caller will change next: blocks of the same shape in up to three matrices.
 struct Upcoming {
   void* data[3];  // null where there are fewer
@@ -306,6 +338,20 @@ constexpr int function_count = 7;
 // or, where there is a shift, (x[rows[i]] - shift) * factor for each column, in the wider type of T
 // and x, the result then rounded to T.
 enum class Source : int { uint8, float32, float64 };
+
+// Calls f.template operator()<From>() for the type of the elements of x.
+template <class F>
+[[gnu::always_inline]] static constexpr decltype(auto) visit(Source source, F&& f) {
+  switch (source) {
+    case Source::uint8:
+      return f.template operator()<uint8_t>();
+    case Source::float32:
+      return f.template operator()<float>();
+    case Source::float64:
+      return f.template operator()<double>();
+  }
+  __builtin_unreachable();
+}
 
 template <class T>
 struct Gather {

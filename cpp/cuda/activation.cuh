@@ -88,37 +88,4 @@ __device__ __forceinline__ S derivative(S a) {
   }
 }
 
-// Calls f.template operator()<kind>(): from the name at run time to the type at compile time.
-#ifdef __CUDACC__
-#pragma nv_exec_check_disable  // what it calls runs where it is called
-#endif
-template <class F>
-__host__ __device__ inline void visit(Activation kind, F&& f) {
-  using A = Activation;
-  switch (kind) {
-    case A::identity:
-      return f.template operator()<A::identity>();
-    case A::relu:
-      return f.template operator()<A::relu>();
-    case A::leaky_relu:
-      return f.template operator()<A::leaky_relu>();
-    case A::elu:
-      return f.template operator()<A::elu>();
-    case A::selu:
-      return f.template operator()<A::selu>();
-    case A::tanh:
-      return f.template operator()<A::tanh>();
-    case A::sigmoid:
-      return f.template operator()<A::sigmoid>();
-    case A::gelu:
-      return f.template operator()<A::gelu>();
-    case A::gelu_tanh:
-      return f.template operator()<A::gelu_tanh>();
-    case A::silu:
-      return f.template operator()<A::silu>();
-    case A::softplus:
-      return f.template operator()<A::softplus>();
-  }
-}
-
 }  // namespace fanin::cuda

@@ -1,13 +1,12 @@
 // Finds and loads libcublasLt.
 #include "cublaslt.hpp"
 
+#include <cuda_runtime_api.h>
 #include <dlfcn.h>
 
-#include <sstream>
 #include <utility>
-#include <vector>
 
-#if __has_include(<cublasLt.h>)
+#if !defined(FANIN_CUDA_EMULATED) && __has_include(<cublasLt.h>)
 #include <cublasLt.h>
 #define FANIN_SAME(ours, theirs) static_assert(int(ours) == int(theirs))
 namespace fanin::cuda::cublaslt {
@@ -46,48 +45,67 @@ static_assert(sizeof(ComputeType) == sizeof(cublasComputeType_t));
 namespace fanin::cuda::cublaslt {
 namespace {
 
-std::string& folders() {
-  static std::string colon_separated;
-  return colon_separated;
-}
+constexpr int majors[] = {13, 12};  // of CUDA, whose cuBLAS is declared here; the newest first
 
-// What to hand to dlopen, in order: what the process has loaded already (PyTorch's, CuPy's), the
-// wheels', what the loader finds (LD_LIBRARY_PATH, ldconfig), the toolkit's usual place.
-std::vector<std::string> candidates() {
-  std::vector<std::string> found;
-  const auto add = [&](const std::string& prefix) {
-    for (const char* name : {"libcublasLt.so.13", "libcublasLt.so.12"}) {
-      found.push_back(prefix + name);
-    }
+std::string file_of(int major) { return "libcublasLt.so." + std::to_string(major); }
+
+bool runs(int driver, int major) { return driver == 0 || major <= driver / 1000; }
+
+// One library, and all names that were tried before it was found.
+struct Opened {
+  void* handle = nullptr;
+  std::string path, tried;
+};
+
+// Of the major versions that the driver runs, or (`fits` false) of those that it does not.
+Opened open_library(int driver, bool fits, const std::vector<std::string>& folders) {
+  Opened opened;
+  const auto found = [&](const std::string& name, int flags) {
+    opened.handle = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL | flags);
+    opened.path = name;
+    return opened.handle != nullptr;
   };
-  std::istringstream list(folders());
-  for (std::string folder; std::getline(list, folder, ':');) {
-    add(folder + "/");
+  for (const int major : majors) {
+    if (runs(driver, major) == fits && found(file_of(major), RTLD_NOLOAD)) {
+      return opened;
+    }
   }
-  add("");
-  add("/usr/local/cuda/lib64/");
-  return found;
+  for (const std::string& folder : folders) {
+    for (const int major : majors) {
+      if (runs(driver, major) == fits) {
+        const std::string name = (folder.empty() ? "" : folder + "/") + file_of(major);
+        if (found(name, 0)) {
+          return opened;
+        }
+        opened.tried += (opened.tried.empty() ? "" : ", ") + name;
+      }
+    }
+  }
+  return opened;
 }
 
-void* open_library(std::string& path) {
-  for (const char* name : {"libcublasLt.so.13", "libcublasLt.so.12"}) {
-    if (void* handle = dlopen(name, RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD)) {
-      path = name;
-      return handle;
-    }
+// There is none that the driver runs: says so, and what was found or tried instead.
+[[noreturn]] void refuse(int driver, const std::string& tried,
+                         const std::vector<std::string>& folders) {
+  std::string message = "cuBLAS is missing, which fanin multiplies matrices with: ";
+  std::string wheels = "nvidia-cublas (CUDA 13) or nvidia-cublas-cu12";
+  if (driver != 0) {
+    message += "the NVIDIA driver runs CUDA " + std::to_string(driver / 1000) + "." +
+               std::to_string(driver % 1000 / 10) + " and nothing newer, ";
   }
-  std::string tried;
-  for (const std::string& name : candidates()) {
-    if (void* handle = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL)) {
-      path = name;
-      return handle;
-    }
-    tried += (tried.empty() ? "" : ", ") + name;
+  const Opened newer = open_library(driver, false, folders);
+  if (newer.handle != nullptr) {
+    dlclose(newer.handle);
+    message += "so not " + newer.path + ", ";
   }
-  throw Missing(
-      "cuBLAS is missing, which fanin multiplies matrices with: tried " + tried +
-      "; install the CUDA toolkit's, or the wheel: pip install nvidia-cublas (CUDA 13) or "
-      "nvidia-cublas-cu12");
+  if (tried.empty()) {
+    throw Missing(message + "and fanin knows none so old: update the driver");
+  }
+  if (driver != 0 && driver / 1000 < 13) {
+    wheels = "nvidia-cublas-cu12";
+  }
+  throw Missing(message + "tried " + tried +
+                "; install the CUDA toolkit's, or the wheel: pip install " + wheels);
 }
 
 template <class Function>
@@ -99,11 +117,17 @@ void find(const std::string& path, void* handle, const char* name, Function& fun
   function = reinterpret_cast<Function>(symbol);
 }
 
-Library load() {
+}  // namespace
+
+Library load(int driver, const std::vector<std::string>& folders) {
+  const Opened opened = open_library(driver, true, folders);
+  if (opened.handle == nullptr) {
+    refuse(driver, opened.tried, folders);
+  }
   Library library{};
-  void* handle = open_library(library.path);
+  library.path = opened.path;
   const auto bind = [&](const char* name, auto& function) {
-    find(library.path, handle, name, function);
+    find(opened.path, opened.handle, name, function);
   };
   bind("cublasLtGetVersion", library.version);
   bind("cublasLtGetStatusString", library.status_string);
@@ -121,13 +145,33 @@ Library load() {
   return library;
 }
 
+#ifndef FANIN_CUDA_EMULATED
+
+namespace {
+
+std::vector<std::string>& wheels() {
+  static std::vector<std::string> folders;
+  return folders;
+}
+
 }  // namespace
 
-void look_in(std::string colon_separated) { folders() = std::move(colon_separated); }
+void look_in(std::vector<std::string> folders) { wheels() = std::move(folders); }
 
+// After the wheels' folders what the loader finds (LD_LIBRARY_PATH, ldconfig) and the toolkit's
+// usual place.
 const Library& library() {
-  static const Library loaded = load();  // an exception leaves it to the next call
+  const auto first = [] {
+    int driver = 0;
+    cudaDriverGetVersion(&driver);
+    std::vector<std::string> folders = wheels();
+    folders.insert(folders.end(), {"", "/usr/local/cuda/lib64"});
+    return load(driver, folders);
+  };
+  static const Library loaded = first();  // an exception leaves it to the next call
   return loaded;
 }
+
+#endif
 
 }  // namespace fanin::cuda::cublaslt

@@ -2,13 +2,14 @@
 // need no cuBLAS: `library()` loads it when the first product is made.
 //
 // Versions 12 and 13 agree in all of it; where the toolkit has cublasLt.h, cublaslt.cpp holds the
-// declarations against it. The emulated build has a library of its own in emulated/cublaslt.cpp.
+// declarations against it. In the emulated build `library()` is that of emulated/cublaslt.cpp.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 namespace fanin::cuda::cublaslt {
 
@@ -68,13 +69,20 @@ struct Library {
                      const Algorithm*, void* workspace, size_t workspace_bytes, void* stream);
 };
 
-// The library was found nowhere, or lacks something; the message says where it was looked for.
+// No library was found that the driver can run, or it lacks something; the message says where it
+// was looked for.
 struct Missing : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// Folders to look into before the loader's own, separated by colons: those of Python's wheels.
-void look_in(std::string folders);
+// Folders that `library()` looks into before others: those of Python's wheels.
+void look_in(std::vector<std::string> folders);
+
+// The newest that the process has loaded already (PyTorch's, CuPy's), or else the first that lies
+// in one of these folders, "" being wherever the loader looks. `driver` is cudaDriverGetVersion's:
+// it runs what was made for its own major version of CUDA, and for older ones. Without a driver, 0,
+// nothing is computed and any will do.
+Library load(int driver, const std::vector<std::string>& folders);
 
 // Loads it at the first call; one that throws Missing is tried again at the next.
 const Library& library();

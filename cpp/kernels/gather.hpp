@@ -66,17 +66,7 @@ void gather_from(const Context& context, const Gather<T>& gather) {
 
 template <class T>
 void gather(const Context& context, const Gather<T>& gather) {
-  switch (gather.source) {
-    case Source::uint8:
-      gather_from<uint8_t>(context, gather);
-      break;
-    case Source::float32:
-      gather_from<float>(context, gather);
-      break;
-    case Source::float64:
-      gather_from<double>(context, gather);
-      break;
-  }
+  visit(gather.source, [&]<class From>() { gather_from<From>(context, gather); });
 }
 
 }  // namespace

@@ -246,7 +246,7 @@ Status multiply(Context*, Product* product, const void* alpha, const void* a, La
 
 }  // namespace
 
-void look_in(std::string) {}
+void look_in(std::vector<std::string>) {}
 
 const Library& library() {
   if (setting_is("missing")) {

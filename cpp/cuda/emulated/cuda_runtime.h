@@ -7,7 +7,8 @@
 //     is given back: a kernel that wrote there ends the program. Built with -fsanitize=address, so
 //     does one that reads there.
 //   * `FANIN_EMULATED_MEMORY` (bytes), or `emulated::limit_memory`, says how much there is.
-//   * Streams run at once. A captured stream records what it is given and runs nothing of it.
+//   * Streams run at once; `emulated::waits` says which were made to wait for which. A captured
+//     stream records what it is given and runs nothing of it.
 //   * No atomics on floating numbers: fanin has none.
 //   * `FANIN_EMULATED_DEVICES=0`: a machine without a GPU.
 #pragma once
@@ -278,6 +279,7 @@ struct CUstream_st {
 struct CUevent_st {
   std::chrono::steady_clock::time_point at{};
   emulated::Capture* capture = nullptr;
+  CUstream_st* stream = nullptr;  // that it was recorded on
 };
 struct CUgraph_st {
   emulated::Capture work;
@@ -419,6 +421,29 @@ class DeviceMemory {
 };
 
 inline void limit_memory(size_t bytes) { DeviceMemory::get().limit(bytes); }
+
+// The latest waits of a stream for another: (the one that waits, the other).
+class RecordOfWaits {
+ public:
+  using Pairs = std::vector<std::pair<uintptr_t, uintptr_t>>;
+  void add(cudaStream_t stream, cudaStream_t other) {
+    const std::lock_guard<std::mutex> lock(turn_);
+    if (pairs_.size() == most) {
+      pairs_.erase(pairs_.begin());
+    }
+    pairs_.emplace_back(uintptr_t(stream), uintptr_t(other));
+  }
+  Pairs take() {
+    const std::lock_guard<std::mutex> lock(turn_);
+    return std::exchange(pairs_, {});
+  }
+
+ private:
+  static constexpr size_t most = 64;
+  std::mutex turn_;
+  Pairs pairs_;
+};
+inline RecordOfWaits waits;
 
 inline int captures = 0;  // that are under way and forbid what would wait for the device
 inline thread_local bool relaxed = false;  // of this thread: it may take memory all the same
@@ -733,6 +758,7 @@ inline cudaError_t cudaEventDestroy(cudaEvent_t event) {
 }
 inline cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream = nullptr) {
   event->capture = emulated::capture_of(stream);
+  event->stream = stream;
   event->at = std::chrono::steady_clock::now();
   return cudaSuccess;
 }
@@ -753,6 +779,7 @@ inline cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, u
     stream->capture = event->capture;
     stream->capture->joined.push_back(stream);
   }
+  emulated::waits.add(stream, event->stream);
   return cudaSuccess;
 }
 

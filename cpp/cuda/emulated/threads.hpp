@@ -5,10 +5,17 @@
 //     wait     of a thread, for its block (__syncthreads) or for the lanes of its warp that a mask
 //              names (__shfl_sync and its like, which give a value to one another there)
 //
-// All fibers run until each of them waits or has ended; then those are woken whose partners have
-// all come. When there are none the kernel would hang on a GPU, and the program ends here with a
-// message. `FANIN_EMULATED_ORDER=backward` runs the threads of each round from the last to the
-// first: what a missing barrier breaks is broken in one of the two orders.
+// Warps take turns: the lanes of one go on until each of them waits or has ended; then those are
+// woken whose partners have all come. A warp that cannot go on is left out until the block has met.
+// When it never does, the kernel would hang on a GPU, and the program ends here with a message.
+//
+// `FANIN_EMULATED_ORDER` says in which order blocks, warps and lanes come, so that what a missing
+// barrier breaks is broken somewhere:
+//
+//     forward     from the first to the last, a turn for each warp (as without it)
+//     backward    from the last to the first
+//     random      in any, one warp having many turns before another has one: it is far ahead.
+//     random:N    The seed is N, or 1; launches after one another are ordered differently.
 //
 // Memory: dynamic shared memory is one buffer, filled with 0xFF (NaN in every floating type) before
 // each block; static shared memory is static memory and keeps what the block before left there.
@@ -18,6 +25,7 @@
 #include <sys/mman.h>
 #include <ucontext.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -25,6 +33,9 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <numeric>
+#include <random>
+#include <string>
 #include <type_traits>
 #include <vector>
 
@@ -80,6 +91,47 @@ struct Thread {
 
 constexpr size_t stack_bytes = size_t{256} << 10;
 
+// In which order blocks, warps and lanes run.
+class Order {
+ public:
+  Order() {
+    const char* set = std::getenv("FANIN_EMULATED_ORDER");
+    const std::string order = set != nullptr ? set : "forward";
+    backward_ = order == "backward";
+    random_ = order == "random" || order.starts_with("random:");
+    if (!backward_ && !random_ && order != "forward") {
+      fail("FANIN_EMULATED_ORDER: expected forward, backward, random or random:SEED");
+    }
+    if (order.size() > std::strlen("random:")) {
+      generator_.seed(std::strtoul(order.c_str() + std::strlen("random:"), nullptr, 10));
+    }
+  }
+
+  // The numbers below `count`, as they are to be taken.
+  void arrange(std::vector<unsigned>& numbers, size_t count) {
+    numbers.resize(count);
+    std::iota(numbers.begin(), numbers.end(), 0u);
+    if (backward_) {
+      std::reverse(numbers.begin(), numbers.end());
+    } else if (random_) {
+      std::shuffle(numbers.begin(), numbers.end(), generator_);
+    }
+  }
+
+  // Whose turn is next of `count`, after `now`, who may have another: in random order all but one
+  // in twenty of its turns are followed by one.
+  size_t next(size_t now, size_t count) {
+    if (!random_) {
+      return now + 1 < count ? now + 1 : 0;
+    }
+    return generator_() % 20 == 0 ? generator_() % count : now;
+  }
+
+ private:
+  bool backward_ = false, random_ = false;
+  std::minstd_rand generator_{1};
+};
+
 class Block {
  public:
   static Block& get() {
@@ -94,14 +146,11 @@ class Block {
     kernel_ = &kernel;
     shared_.resize(shared_bytes + 16);
     make_threads(size_t(size.x) * size.y * size.z);
-    for (unsigned z = 0; z < grid.z; ++z) {
-      for (unsigned y = 0; y < grid.y; ++y) {
-        for (unsigned x = 0; x < grid.x; ++x) {
-          blockIdx = {x, y, z};
-          std::memset(shared_.data(), 0xFF, shared_.size());
-          run_block();
-        }
-      }
+    order_.arrange(blocks_, size_t(grid.x) * grid.y * grid.z);
+    for (const unsigned i : blocks_) {
+      blockIdx = {i % grid.x, i / grid.x % grid.y, i / grid.x / grid.y};
+      std::memset(shared_.data(), 0xFF, shared_.size());
+      run_block();
     }
   }
 
@@ -182,45 +231,56 @@ class Block {
       threads_[i]->waits = Waits::no;
     }
     do {
-      for (size_t i = 0; i < count_; ++i) {
-        place_ = backward_ ? count_ - 1 - i : i;
-        running_ = threads_[place_].get();
-        if (running_->waits == Waits::no) {
-          threadIdx = running_->index;
-          enter(*running_);
+      order_.arrange(warps_, (count_ + 31) / 32);
+      size_t now = 0;
+      while (!warps_.empty()) {
+        if (take_turn(warps_[now])) {
+          now = order_.next(now, warps_.size());
+        } else {
+          warps_.erase(warps_.begin() + ptrdiff_t(now));
+          now = now < warps_.size() ? now : 0;
         }
       }
-    } while (wake());
+    } while (meet());
   }
 
-  // Wakes who can go on; false when all have ended.
-  bool wake() {
-    size_t ended = 0, at_barrier = 0;
-    bool woken = false;
-    for (size_t i = 0; i < count_; ++i) {
-      ended += threads_[i]->waits == Waits::ended;
-      at_barrier += threads_[i]->waits == Waits::for_block;
-    }
-    if (ended == count_) {
-      return false;
-    }
-    if (ended + at_barrier == count_) {
-      for (size_t i = 0; i < count_; ++i) {
-        if (threads_[i]->waits == Waits::for_block) {
-          threads_[i]->waits = Waits::no;
-        }
+  // Of one warp's lanes; whether some of them can go on.
+  bool take_turn(unsigned warp) {
+    const size_t first = size_t(warp) * 32, lanes = std::min<size_t>(count_ - first, 32);
+    order_.arrange(lanes_, lanes);
+    for (const unsigned lane : lanes_) {
+      place_ = first + lane;
+      running_ = threads_[place_].get();
+      if (running_->waits == Waits::no) {
+        threadIdx = running_->index;
+        enter(*running_);
       }
-      return true;
     }
-    for (size_t i = 0; i < count_; ++i) {
+    bool woken = false;
+    for (size_t i = first; i < first + lanes; ++i) {
       if (threads_[i]->waits == Waits::for_warp) {
         woken = wake_lanes(i) || woken;
       }
     }
-    if (!woken) {
+    return woken;
+  }
+
+  // Wakes the block, all of whose threads wait for it; false when all have ended.
+  bool meet() {
+    size_t ended = 0, at_barrier = 0;
+    for (size_t i = 0; i < count_; ++i) {
+      ended += threads_[i]->waits == Waits::ended;
+      at_barrier += threads_[i]->waits == Waits::for_block;
+    }
+    if (ended + at_barrier < count_) {
       fail("threads wait for others that do not come: a barrier or a warp operation in a branch");
     }
-    return true;
+    for (size_t i = 0; i < count_; ++i) {
+      if (threads_[i]->waits == Waits::for_block) {
+        threads_[i]->waits = Waits::no;
+      }
+    }
+    return at_barrier > 0;
   }
 
   // Those who meet the thread in its operation, if all have come; threads that ended need not.
@@ -253,11 +313,6 @@ class Block {
     return true;
   }
 
-  static bool ordered_backward() {
-    const char* order = std::getenv("FANIN_EMULATED_ORDER");
-    return order != nullptr && std::strcmp(order, "backward") == 0;
-  }
-
   std::mutex turn_;
   std::vector<std::unique_ptr<Thread>> threads_;
   size_t count_ = 0, place_ = 0;
@@ -265,7 +320,8 @@ class Block {
   const std::function<void()>* kernel_ = nullptr;
   std::vector<unsigned char> shared_;
   jmp_buf scheduler_;
-  const bool backward_ = ordered_backward();
+  Order order_;
+  std::vector<unsigned> blocks_, warps_, lanes_;
 };
 
 inline void run(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& kernel) {

@@ -24,7 +24,7 @@ def compiled() -> ModuleType:
             if error.name != "fanin._cuda":
                 raise
             raise ImportError(WITHOUT, name="fanin._cuda") from error
-        module.look_for_cublas_in(":".join(_cublas_folders()))
+        module.look_for_cublas_in(_cublas_folders())
         _loaded = module
     return _loaded
 
@@ -107,7 +107,8 @@ def cublas() -> tuple[str, int]:
     Raises
     ------
     ImportError
-        Built without CUDA, or cuBLAS is missing; the message says where it was looked for.
+        Built without CUDA, or there is no cuBLAS that the driver can run; the message says where it
+        was looked for.
     """
     path, version = compiled().cublas()
     return str(path), int(version)
