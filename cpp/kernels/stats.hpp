@@ -183,25 +183,28 @@ void join_moments(const Context&, const Moments<T>& moments, int64_t rows, int64
   }
   stats->mean = mean;
   stats->std = __builtin_sqrt(sum_of(spread, cols) / (double(rows) * double(cols)));
-  stats->zeros = stats->saturated = 0;
-  stats->min = __builtin_inf();
-  stats->max = -__builtin_inf();
+  int64_t zeros = 0, saturated = 0;  // not in *stats: stores to unit_zeros might alias it
+  double low = __builtin_inf(), high = -__builtin_inf();
   bool unordered = false;
   for (int64_t block = 0; block < row_blocks(rows); ++block) {
     const int64_t at = block * moments.stride;
     for (int64_t c = 0; c < cols; ++c) {
-      stats->unit_zeros[c] += int64_t(from.zeros[at + c]);
-      stats->zeros += int64_t(from.zeros[at + c]);
-      stats->saturated += int64_t(from.saturated[at + c]);
-      const double low = double(from.min[at + c]), high = double(from.max[at + c]);
-      unordered = unordered || low != low;
-      stats->min = low < stats->min ? low : stats->min;
-      stats->max = high > stats->max ? high : stats->max;
+      const auto unit_zeros = int64_t(from.zeros[at + c]);
+      stats->unit_zeros[c] += unit_zeros;
+      zeros += unit_zeros;
+      saturated += int64_t(from.saturated[at + c]);
+    }
+    for (int64_t c = 0; c < cols; ++c) {
+      const double least = double(from.min[at + c]), greatest = double(from.max[at + c]);
+      unordered |= least != least;
+      low = least < low ? least : low;
+      high = greatest > high ? greatest : high;
     }
   }
-  if (unordered) {
-    stats->min = stats->max = __builtin_nan("");
-  }
+  stats->zeros = zeros;
+  stats->saturated = saturated;
+  stats->min = unordered ? __builtin_nan("") : low;
+  stats->max = unordered ? __builtin_nan("") : high;
 }
 
 // Outside [lo, hi] an activation is saturated: within 1 % of its range of a finite end.
