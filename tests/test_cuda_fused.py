@@ -368,7 +368,7 @@ def test_what_is_supported() -> None:
 
 @pytest.mark.skipif(not _cuda.emulated, reason="the order of threads is the emulator's to choose")
 def test_order_of_threads_does_not_matter() -> None:
-    """What a missing barrier breaks is broken in one of these orders."""
+    """A missing barrier is likely to change the results of one of these orders."""
     program = (
         "import sys; sys.path.insert(0, 'tests' if len(sys.argv) < 2 else sys.argv[1])\n"
         "import test_cuda_fused as t\n"

@@ -13,6 +13,7 @@ those of two-byte types are made of the hardware's exponential and cost at most 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -487,7 +488,9 @@ def test_emulator_finds_missing_barriers(tmp_path):
     source, program = tmp_path / "barriers.cpp", tmp_path / "barriers"
     source.write_text(BARRIERS)
     headers = Path(__file__).parents[1] / "cpp" / "cuda" / "emulated"
-    subprocess.run(["c++", "-std=c++20", "-I", headers, source, "-o", program], check=True)
+    compiler = shutil.which("c++") or shutil.which("g++")
+    assert compiler, "this test needs a C++ compiler"
+    subprocess.run([compiler, "-std=c++20", "-I", headers, source, "-o", program], check=True)
     right = 2 * 128 * 8
     found = {}
     for order in ("forward", "backward", "random", "random:1", "random:2"):

@@ -85,11 +85,24 @@ def test_threads(size, layouts, isa, threads, rng, oracle):
 @pytest.mark.parametrize("rows", [127, 128, 150, 161])
 @pytest.mark.parametrize("cols", [1, 47, 300])
 def test_columns_of_x_far_apart(rows, cols, dtype, isa, rng, oracle):
-    """Multiples of 2 KiB apart, as in a transposed part of a larger matrix: x is copied."""
+    """Multiples of 2 KiB apart, as in a transposed part of a larger matrix."""
     x, w = factors(rng, rows, 600, cols, dtype)
     whole = np.full((600, 512), np.nan, dtype)
     whole[:, 3 : 3 + rows] = x.T
     same_bits(fanin.matmul(whole[:, 3 : 3 + rows].T, w), oracle.matmul(x, w, fused=fused(isa)))
+
+
+# x is copied, at most 64 Ki elements at a time: the rows of many tasks, and where blocks of k end.
+@pytest.mark.parametrize("far", [False, True], ids=["close", "far apart"])
+@pytest.mark.parametrize("size", [(4100, 16, 70), (2100, 40, 130), (1030, 65, 64), (130, 513, 64)])
+def test_transposed_x_in_strips(size, far, dtype, isa, threads, rng, oracle):
+    rows, k, cols = size
+    x, w = factors(rng, rows, k, cols, dtype)
+    step = 512 if far else 1
+    whole = np.full((k, (rows + step - 1) // step * step), np.nan, dtype)
+    whole[:, :rows] = x.T
+    expected = oracle.matmul(x, w, fused=fused(isa))
+    same_bits(fanin.matmul(whole[:, :rows].T, w), expected)
 
 
 def test_zero_strides(dtype, isa, rng, oracle):

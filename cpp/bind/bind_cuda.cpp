@@ -39,11 +39,8 @@ py::dict properties_of(int device) {
   all["free_memory"] = found.free_memory;
   all["shared_memory"] = found.shared_memory;
   all["l2_cache"] = found.l2_cache;
-  const auto version = [](int number) {
-    return std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10);
-  };
-  all["driver"] = version(found.driver);
-  all["runtime"] = version(found.runtime);
+  all["driver"] = version_text(found.driver);
+  all["runtime"] = version_text(found.runtime);
   return all;
 }
 

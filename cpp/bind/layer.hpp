@@ -26,7 +26,7 @@ inline Dropout dropout_of(const DropoutArguments& arguments) {
   return {threshold, seed, step, layer};
 }
 
-// `data` as a matrix of contiguous rows; what out_vector gives, or vector where it is only read.
+// `data`, from out_vector or vector, as a matrix of contiguous rows.
 template <class T>
 View<T> as_matrix(T* data, int64_t rows, int64_t cols) {
   return rows_of(data, rows, cols, cols);

@@ -57,8 +57,7 @@ static constexpr bool needs_z(Activation kind) {
   return kind == Activation::gelu || kind == Activation::gelu_tanh || kind == Activation::silu;
 }
 
-// Calls f.template operator()<kind>(): from the name at run time to the type at compile time, once
-// per call of a kernel.
+// Calls f.template operator()<kind>(): from the name at run time to the type at compile time.
 template <class F>
 [[gnu::always_inline]] static constexpr decltype(auto) visit(Activation kind, F&& f) {
   using A = Activation;

@@ -6,6 +6,8 @@
 
 #include <utility>
 
+#include "device.hpp"
+
 #if !defined(FANIN_CUDA_EMULATED) && __has_include(<cublasLt.h>)
 #include <cublasLt.h>
 #define FANIN_SAME(ours, theirs) static_assert(int(ours) == int(theirs))
@@ -51,7 +53,7 @@ std::string file_of(int major) { return "libcublasLt.so." + std::to_string(major
 
 bool runs(int driver, int major) { return driver == 0 || major <= driver / 1000; }
 
-// One library, and all names that were tried before it was found.
+// One library, and the files that were tried before it was found.
 struct Opened {
   void* handle = nullptr;
   std::string path, tried;
@@ -90,8 +92,7 @@ Opened open_library(int driver, bool fits, const std::vector<std::string>& folde
   std::string message = "cuBLAS is missing, which fanin multiplies matrices with: ";
   std::string wheels = "nvidia-cublas (CUDA 13) or nvidia-cublas-cu12";
   if (driver != 0) {
-    message += "the NVIDIA driver runs CUDA " + std::to_string(driver / 1000) + "." +
-               std::to_string(driver % 1000 / 10) + " and nothing newer, ";
+    message += "the NVIDIA driver runs CUDA " + version_text(driver) + " and nothing newer, ";
   }
   const Opened newer = open_library(driver, false, folders);
   if (newer.handle != nullptr) {

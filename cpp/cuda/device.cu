@@ -17,10 +17,6 @@ constexpr int most_devices = 64;
 
 cudaStream_t stream_of(void* stream) { return static_cast<cudaStream_t>(stream); }
 
-std::string version_text(int version) {
-  return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
-}
-
 // A kernel whose presence in this build can be asked for.
 __global__ void probe() {}
 
@@ -72,6 +68,10 @@ int attribute(cudaDeviceAttr which, int device) {
 }
 
 }  // namespace
+
+std::string version_text(int version) {
+  return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
+}
 
 std::string unavailable() {
   int driver = 0, runtime = 0, count = 0;

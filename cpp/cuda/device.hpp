@@ -15,6 +15,9 @@ namespace fanin::cuda {
 // Why nothing can run here, or "".
 std::string unavailable();
 
+// 12040 as "12.4".
+std::string version_text(int version);
+
 struct Properties {
   std::string name;
   int major, minor;  // compute capability

@@ -17,9 +17,9 @@
 // where its rows follow each other. A transposed x is copied where its columns lie a multiple of
 // 2 KiB apart: at each k a tile reads from another column, and all of them fall into the same few
 // sets of the caches. The low tiles of 16 registers would use too little of each line that they
-// bring, so for them it is always copied.
+// bring, so for them it is copied wherever it is not small.
 //
-// Tasks are blocks of rows x panels, cut by shape alone.
+// Tasks are blocks of rows x panels; how they are cut changes no sum.
 #pragma once
 
 #include "blocks.hpp"
@@ -135,7 +135,8 @@ void tile(int64_t k, const T* x, int64_t x_row, int64_t x_col, Panel<T> panel, T
       rows[r / 3] += x_col;
     }
   };
-  // With 16 registers there are few multiply-adds at each k: what else is done there counts.
+  // With 16 registers there are few multiply-adds at each k: what else is done there counts, more
+  // than that short products do not fetch all that comes next.
   constexpr int64_t k_per_line = registers == 16 ? 8 : 1;
   for (int64_t i = 0; i < k;) {
     next.fetch_line();
@@ -210,15 +211,16 @@ struct ProductPlan {
 constexpr int64_t most_copied = 2 * row_block * product_block;
 
 template <class T>
-ProductPlan plan_product(View<const T> x, View<const T> w, bool whole_vectors) {
+ProductPlan plan_product(const Context& context, View<const T> x, View<const T> w) {
   ProductPlan plan;
-  plan.whole_vectors = whole_vectors;
+  plan.whole_vectors = context.whole_vectors;
   plan.copies_x =
       x.row_stride == 1 && x.col_stride != 1 && x.rows >= 16 && x.cols >= 16 && w.cols >= 64 &&
       (registers == 16 || (x.rows >= 128 && x.col_stride * int64_t(sizeof(T)) % 2048 == 0));
   // In place where each row of a panel is contiguous, and few enough rows use it, or few enough
   // pages are touched, for a copy not to pay. Tiles of 16 registers are low: they read a panel so
-  // often that it should fill no more lines of the first cache than it must.
+  // often that it should fill no more lines of the first cache than it must; beside copied x its
+  // rows are one line wide, and more of them must use a copy.
   const int64_t bytes = w.rows * w.cols * int64_t(sizeof(T));
   const bool pays =
       registers == 16 ? x.rows >= (plan.copies_x ? 96 : 48) && x.cols >= 64 : bytes > 512 * 784 * 4;
@@ -229,22 +231,31 @@ ProductPlan plan_product(View<const T> x, View<const T> w, bool whole_vectors) {
   const int64_t turned_vectors = (x.rows + W - 1) / W * w.cols;
   plan.turns = x.row_stride == 1 && w.col_stride == 1 && !plan.copies_x && w.cols <= 2 * W &&
                10 * turned_vectors <= 8 * vectors;
-  // A copied panel should serve many rows (1024^3 on one thread, AVX-512: 83 % of the FMA peak with
-  // 4 blocks a task, 89 % with 8); one read in place need not.
   const int64_t blocks = row_blocks(x.rows);
   const int64_t groups = (w.cols + patch_cols - 1) / patch_cols;
   const double flops = 2.0 * double(x.rows) * double(x.cols) * double(w.cols);
-  const int64_t depth = x.cols < product_block ? x.cols : product_block;
-  const int64_t blocks_per_task = plan.copies_x        ? most_copied / depth / row_block
-                                  : plan.copies_panels ? 8
-                                                       : 2;
-  plan.row_tasks = (blocks + blocks_per_task - 1) / blocks_per_task;
-  // About 2 MFLOP a task (10 to 20 microseconds), so that a late thread costs little. For each
-  // copy of x as many columns as can be, but work for 16 threads.
-  const double flops_per_task = !plan.copies_x ? 2e6 : flops < 16 * 8e6 ? 8e6 : flops / 16;
-  const int64_t wanted = int64_t(flops / flops_per_task / double(plan.row_tasks));
-  const int64_t most = plan.copies_x ? (groups + 7) / 8 : (groups + 2) / 3;
-  plan.col_tasks = wanted < 1 ? 1 : wanted > most ? most : wanted;
+  if (plan.copies_x) {
+    // Each task copies its part of x, and of w: one for one thread, or as many as keep 16 busy, of
+    // 128 rows and columns at least; more only where the scratch holds no more rows.
+    const int64_t depth = x.cols < product_block ? x.cols : product_block;
+    const int64_t most_blocks = most_copied / depth / row_block;
+    const int64_t fewest = (blocks + most_blocks - 1) / most_blocks, most = (blocks + 1) / 2;
+    const int64_t enough = flops < 16 * 4e6 ? int64_t(flops / 4e6) + 1 : 16;
+    const int64_t wanted = context.threads == 1 ? 1 : enough;
+    const int64_t cols_wanted = (wanted + fewest - 1) / fewest, most_cols = (groups + 7) / 8;
+    plan.col_tasks = cols_wanted < most_cols ? cols_wanted : most_cols;
+    const int64_t rows_wanted = (wanted + plan.col_tasks - 1) / plan.col_tasks;
+    plan.row_tasks = rows_wanted < fewest ? fewest : rows_wanted > most ? most : rows_wanted;
+  } else {
+    // A copied panel should serve many rows (1024^3 on one thread, AVX-512: 83 % of the FMA peak
+    // with 4 blocks a task, 89 % with 8); one read in place need not.
+    const int64_t blocks_per_task = plan.copies_panels ? 8 : 2;
+    plan.row_tasks = (blocks + blocks_per_task - 1) / blocks_per_task;
+    // About 2 MFLOP a task (10 to 20 microseconds), so that a late thread costs little.
+    const int64_t wanted = int64_t(flops / 2e6 / double(plan.row_tasks));
+    const int64_t most = (groups + 2) / 3;
+    plan.col_tasks = wanted < 1 ? 1 : wanted > most ? most : wanted;
+  }
   // Not eleven: of two threads one would have to do the sixth while the other waits.
   if (plan.row_tasks % 2 == 1 && plan.col_tasks % 2 == 1 && plan.col_tasks > 1) {
     --plan.col_tasks;
@@ -295,8 +306,8 @@ void copy_panel(View<const T> w, int64_t k0, int64_t k1, int64_t c0, int64_t c1,
   }
 }
 
-// Copied x lies in strips, k after k: the rows of one tile, or of as many as fill a vector. Panels
-// have the vectors with which both fit the first cache together.
+// Copied x lies in strips, k after k: the rows of one tile, or of as many as fill a vector. With 16
+// registers panels are narrow beside it, so that at 256 k in float32 both fit the first cache.
 constexpr int strip_vectors = registers == 32 ? 3 : 2, strip_tile = tile_rows(strip_vectors);
 template <class T>
 constexpr int strip_rows = width<T> % strip_tile == 0 ? width<T> : strip_tile;
@@ -429,7 +440,9 @@ void product_of_block(const Upcoming* upcoming, View<const T> x, View<const T> w
   }
 }
 
-// An eighth for what lies behind strips: at least 16 * strip_rows elements have one vector there.
+// A task of n strips has n * strip_stride elements of copied x. n * strip_rows exceeds its rows by
+// less than a strip, and a strip's spare vector is at most a 12th of 16 k: an eighth is enough.
+// Later blocks of k are no deeper.
 static_assert((product_block * most_tile_vectors * width<double> + most_copied * 9 / 8) *
                   sizeof(double) <=
               operation_scratch_bytes);
@@ -452,7 +465,7 @@ void product(const Context& context, View<const T> x, View<const T> w, View<T> o
       return;
     }
   }
-  const ProductPlan plan = plan_product(x, w, context.whole_vectors);
+  const ProductPlan plan = plan_product(context, x, w);
   const int64_t blocks = row_blocks(out.rows);
   const int64_t groups = (out.cols + patch_cols - 1) / patch_cols;
   auto body = [&](int64_t task, void* scratch) {

@@ -10,12 +10,12 @@
 // When it never does, the kernel would hang on a GPU, and the program ends here with a message.
 //
 // `FANIN_EMULATED_ORDER` says in which order blocks, warps and lanes come, so that what a missing
-// barrier breaks is broken somewhere:
+// barrier breaks is likely to show:
 //
 //     forward     from the first to the last, a turn for each warp (as without it)
 //     backward    from the last to the first
-//     random      in any, one warp having many turns before another has one: it is far ahead.
-//     random:N    The seed is N, or 1; launches after one another are ordered differently.
+//     random      in any, one warp having many turns before another has one
+//     random:N    the same with the seed N instead of 1; each launch is ordered differently
 //
 // Memory: dynamic shared memory is one buffer, filled with 0xFF (NaN in every floating type) before
 // each block; static shared memory is static memory and keeps what the block before left there.
@@ -98,12 +98,15 @@ class Order {
     const char* set = std::getenv("FANIN_EMULATED_ORDER");
     const std::string order = set != nullptr ? set : "forward";
     backward_ = order == "backward";
-    random_ = order == "random" || order.starts_with("random:");
-    if (!backward_ && !random_ && order != "forward") {
+    const size_t name = std::strlen("random:");
+    const bool seeded = order.size() > name && order.starts_with("random:") &&
+                        order.find_first_not_of("0123456789", name) == std::string::npos;
+    if (!backward_ && order != "random" && !seeded && order != "forward") {
       fail("FANIN_EMULATED_ORDER: expected forward, backward, random or random:SEED");
     }
-    if (order.size() > std::strlen("random:")) {
-      generator_.seed(std::strtoul(order.c_str() + std::strlen("random:"), nullptr, 10));
+    random_ = order == "random" || seeded;
+    if (seeded) {
+      generator_.seed(std::strtoul(order.c_str() + name, nullptr, 10));
     }
   }
 
@@ -265,7 +268,7 @@ class Block {
     return woken;
   }
 
-  // Wakes the block, all of whose threads wait for it; false when all have ended.
+  // Wakes the block, all of whose threads wait for it or have ended; false when all have ended.
   bool meet() {
     size_t ended = 0, at_barrier = 0;
     for (size_t i = 0; i < count_; ++i) {
