@@ -30,14 +30,14 @@ class Pace {
       return;
     }
     usual_ = usual_ == 0 ? seconds : usual_ + (std::min(seconds, 4 * usual_) - usual_) / 8;
-    if (--until_trial_ <= 0 && usual_ < longest_tried) {
+    if (--until_trial_ <= 0 && (alone_ || usual_ < longest_tried)) {
       trial_left_ = trial_steps;
     }
   }
 
  private:
   static constexpr int trial_steps = 3, shortest = 16, longest = 2048;
-  static constexpr double longest_tried = 0.005;  // seconds; larger steps gain by all threads
+  static constexpr double longest_tried = 0.005;  // seconds; longer steps gain by all threads
 
   bool trying() const { return trial_left_ > 0; }
 
