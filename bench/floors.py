@@ -37,7 +37,7 @@ TABLES = (  # as bench/estimators.py fits them: one layer of 100 units, 200 rows
     Network("adult", (105, 100, 1), 200, output="sigmoid"),
     Network("cal_housing", (8, 100, 1), 200, output="identity"),
 )
-BATCHES = 64  # that `fit` goes through in an epoch
+BATCHES = 64  # of an epoch; `fit` is timed by epochs
 
 
 def products(who: str, on: Network, dtype: str) -> operations.Made:
@@ -77,17 +77,8 @@ class Fit:
         self.x, y = (np.concatenate(rows) for rows in zip(*drawn, strict=True))
         self.y = y.ravel() if on.output == "identity" else y.ravel().astype(int)
 
-    def run(self, count: int) -> None:
-        """Takes so many steps: whole epochs, then a part of one."""
-        epochs, rest = divmod(count, BATCHES)
-        if epochs:
-            self.fit(BATCHES, epochs)
-        if rest:
-            self.fit(rest, 1)
-
-    def fit(self, batches: int, epochs: int) -> Any:
-        """The estimator after so many epochs of so many batches."""
-        rows = slice(batches * self.on.batch)
+    def fit(self, epochs: int) -> Any:
+        """The estimator after so many epochs; what `fit` does before the first step counts."""
         made = self.kind(
             hidden_layer_sizes=self.on.sizes[1:-1],
             batch_size=self.on.batch,
@@ -97,7 +88,7 @@ class Fit:
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that so few epochs do not converge
-            return made.fit(self.x[rows], self.y[rows])
+            return made.fit(self.x, self.y)
 
 
 class Floor:
@@ -106,6 +97,7 @@ class Floor:
     def __init__(self, who: str, threads: int):
         self.who, self.threads = who, threads
         self.timed: worker.Repeated | None = None
+        self.steps = 1  # of a repetition
 
     def prepare(self, step: str, dtype: str) -> dict[str, str]:
         """Makes a case; what is wrong with its answers, if anything."""
@@ -127,16 +119,17 @@ class Floor:
                     once()
 
         elif what == "fit":
-            run = Fit(library, on, dtype, self.threads).run
+            run = Fit(library, on, dtype, self.threads).fit
         else:
             run = worker.step(library)(on, on.dropout, self.threads, dtype).run
         self.timed = worker.Repeated(run)
+        self.steps = BATCHES if what == "fit" else 1
         return {}
 
     def slice(self, seconds: float) -> dict[str, float]:
-        """Seconds of one repetition."""
+        """Seconds of one step."""
         assert self.timed is not None
-        return self.timed.slice(seconds)
+        return {"seconds": self.timed.slice(seconds)["seconds"] / self.steps}
 
 
 @dataclass(frozen=True)

@@ -313,7 +313,7 @@ def test_a_wrong_product_is_noticed(script, monkeypatch):
 
 
 def test_floors_are_right(script):
-    """All products of a step are made and checked; `fit` takes so many steps as it is asked for."""
+    """All products of a step are made and checked; `fit` takes so many epochs as it is asked for."""
     floors = script("floors")
     pairs, product = [], floors.operations.product
     floors.operations.product = lambda who, m, k, n, *rest: (
@@ -324,7 +324,7 @@ def test_floors_are_right(script):
     assert 2 * sum(m * k * n for m, k, n in pairs) == network("rl").step_flops
     for on in floors.TABLES:
         for who in ("fanin", "scikit-learn"):
-            assert floors.Fit(who, on, "float64", 1).fit(3, 2).t_ == 2 * 3 * on.batch
+            assert floors.Fit(who, on, "float64", 1).fit(2).t_ == 2 * floors.BATCHES * on.batch
 
 
 def test_steps_inside_fit(script):

@@ -235,17 +235,22 @@ ProductPlan plan_product(const Context& context, View<const T> x, View<const T> 
   const int64_t groups = (w.cols + patch_cols - 1) / patch_cols;
   const double flops = 2.0 * double(x.rows) * double(x.cols) * double(w.cols);
   if (plan.copies_x) {
-    // Each task copies its part of x, and of w: one for one thread, or as many as keep 16 busy, of
-    // 128 rows and columns at least; more only where the scratch holds no more rows.
+    // Each task copies its part of x, and of w: one for one thread, or as many as keep 16 busy;
+    // more only where the scratch holds no more rows. Of 128 columns at least, or of 64 rather than
+    // too few.
     const int64_t depth = x.cols < product_block ? x.cols : product_block;
     const int64_t most_blocks = most_copied / depth / row_block;
-    const int64_t fewest = (blocks + most_blocks - 1) / most_blocks, most = (blocks + 1) / 2;
+    const int64_t fewest = (blocks + most_blocks - 1) / most_blocks;
     const int64_t enough = flops < 16 * 4e6 ? int64_t(flops / 4e6) + 1 : 16;
     const int64_t wanted = context.threads == 1 ? 1 : enough;
-    const int64_t cols_wanted = (wanted + fewest - 1) / fewest, most_cols = (groups + 7) / 8;
-    plan.col_tasks = cols_wanted < most_cols ? cols_wanted : most_cols;
-    const int64_t rows_wanted = (wanted + plan.col_tasks - 1) / plan.col_tasks;
-    plan.row_tasks = rows_wanted < fewest ? fewest : rows_wanted > most ? most : rows_wanted;
+    const auto at_most = [](int64_t n, int64_t most) { return n < most ? n : most; };
+    const auto divided = [](int64_t n, int64_t by) { return (n + by - 1) / by; };
+    plan.col_tasks = at_most(divided(wanted, fewest), divided(groups, 8));
+    const int64_t rows_wanted = at_most(divided(wanted, plan.col_tasks), blocks);
+    plan.row_tasks = rows_wanted < fewest ? fewest : rows_wanted;
+    if (2 * plan.row_tasks * plan.col_tasks < wanted) {
+      plan.col_tasks = at_most(divided(wanted, plan.row_tasks), divided(groups, 4));
+    }
   } else {
     // A copied panel should serve many rows (1024^3 on one thread, AVX-512: 83 % of the FMA peak
     // with 4 blocks a task, 89 % with 8); one read in place need not.
