@@ -313,7 +313,7 @@ def test_a_wrong_product_is_noticed(script, monkeypatch):
 
 
 def test_floors_are_right(script):
-    """All products of a step are made and checked; `fit` takes so many epochs as it is asked for."""
+    """All products of a step are made and checked; `fit` takes as many epochs as are asked for."""
     floors = script("floors")
     pairs, product = [], floors.operations.product
     floors.operations.product = lambda who, m, k, n, *rest: (
