@@ -68,47 +68,85 @@ void gemm(const py::array& x, const py::array& w, py::array out) {
   });
 }
 
+bool is_plain(py::handle array) {
+  static const PyTypeObject* const plain = py::detail::npy_api::get().PyArray_Type_;
+  return Py_TYPE(array.ptr()) == plain;
+}
+
+// Whether x (m, k) and w (k, n) are plain arrays, and out and b, where they are not None.
+bool plain_arrays(py::handle x, py::handle w, py::handle out, py::handle b = py::none()) {
+  if (!is_plain(x) || !is_plain(w) || !(out.is_none() || is_plain(out)) ||
+      !(b.is_none() || is_plain(b))) {
+    return false;
+  }
+  const auto left = py::reinterpret_borrow<py::array>(x),
+             right = py::reinterpret_borrow<py::array>(w);
+  return left.ndim() == 2 && right.ndim() == 2 && left.shape(1) == right.shape(0);
+}
+
+// `out`, or where that is None a new array for x @ w.
+py::array out_or_new(py::handle out, const py::array& x, const py::array& w) {
+  return out.is_none() ? py::array(x.dtype(), {x.shape(0), w.shape(1)})
+                       : py::reinterpret_borrow<py::array>(out);
+}
+
 // x @ w for plain arrays that fit, into out, or a new array where that is None; None for anything
 // else, which the long way then refuses by name.
 py::object matmul(py::handle x, py::handle w, py::handle out) {
-  static const PyTypeObject* const plain = py::detail::npy_api::get().PyArray_Type_;
-  if (Py_TYPE(x.ptr()) != plain || Py_TYPE(w.ptr()) != plain ||
-      (!out.is_none() && Py_TYPE(out.ptr()) != plain)) {
+  if (!plain_arrays(x, w, out)) {
     return py::none();
   }
   const auto x_array = py::reinterpret_borrow<py::array>(x);
   const auto w_array = py::reinterpret_borrow<py::array>(w);
-  auto result = py::reinterpret_borrow<py::object>(out);
   try {
-    if (result.is_none()) {
-      if (x_array.ndim() != 2 || w_array.ndim() != 2 || x_array.shape(1) != w_array.shape(0)) {
-        return py::none();
-      }
-      result = py::array(x_array.dtype(), {x_array.shape(0), w_array.shape(1)});
-    }
-    gemm(x_array, w_array, py::reinterpret_borrow<py::array>(result));
+    py::array result = out_or_new(out, x_array, w_array);
+    gemm(x_array, w_array, result);
+    return std::move(result);
   } catch (const std::invalid_argument&) {
     return py::none();
   }
-  return result;
 }
 
-py::object dense_forward(const py::array& x, const py::array& w, const Optional& b, py::array a,
-                         Optional z, int activation, const DropoutArguments& dropout_arguments,
-                         Optional mask, bool with_stats) {
-  return with_dtype(x, "x", [&]<class T>() {
+// (a, z, mask, statistics) of a layer, as matmul: a is out or new, None for arrays that do not fit.
+// z is None where a is enough for the backward pass, mask and statistics where there are none.
+py::object dense_forward(py::handle x, py::handle w, py::handle b, py::handle out, int activation,
+                         const DropoutArguments& dropout_arguments, bool with_stats) {
+  if (!plain_arrays(x, w, out, b)) {
+    return py::none();
+  }
+  const auto x_array = py::reinterpret_borrow<py::array>(x);
+  const auto w_array = py::reinterpret_borrow<py::array>(w);
+  const auto make = [&]<class T>() -> py::object {
     DenseForward<T> layer{};
-    layer.x = matrix<T>(x, "x");
-    layer.w = matrix<T>(w, "w", layer.x.cols, w.ndim() == 2 ? w.shape(1) : 0);
+    layer.x = matrix<T>(x_array, "x");
+    layer.w = matrix<T>(w_array, "w");
     const int64_t rows = layer.x.rows, cols = layer.w.cols;
-    layer.b = vector_or_null<T>(b, "b", cols);
-    layer.a = out_matrix<T>(a, "a", rows, cols);
-    layer.z = as_matrix(out_vector_or_null<T>(z, "z", rows * cols), rows, cols);
+    if (with_stats && (rows == 0 || cols == 0 || layer.x.cols == 0)) {
+      refuse("x", "at least one row and one column");
+    }
+    if (!b.is_none()) {
+      layer.b = vector<T>(py::reinterpret_borrow<py::array>(b), "b", cols);
+    }
+    py::array a = out_or_new(out, x_array, w_array);
+    layer.a = out_matrix<T>(a, "out", rows, cols);
+    for (const py::handle in : {x, w, b}) {
+      if (!in.is_none()) {
+        check_apart(a, py::reinterpret_borrow<py::array>(in), "out");
+      }
+    }
     layer.activation = activation_of(activation);
     layer.dropout = dropout_of(dropout_arguments);
-    layer.mask = mask_of(layer.dropout, mask, rows, cols);
-    check_apart(a, x, "a");
-    check_apart(a, w, "a");
+    py::object z = py::none(), mask = py::none();
+    if (needs_z(layer.activation)) {
+      py::array_t<T> kept({rows, cols});
+      layer.z = as_matrix(kept.mutable_data(), rows, cols);
+      z = std::move(kept);
+    }
+    if (layer.dropout.threshold > 0) {
+      py::array_t<uint16_t> words(rows * mask_words(cols));
+      layer.mask = as_matrix(words.mutable_data(), rows, mask_words(cols));
+      mask = std::move(words);
+    }
     StatsResult<T> stats(with_stats, rows, cols);
     layer.moments = stats.moments;
     {
@@ -118,8 +156,13 @@ py::object dense_forward(const py::array& x, const py::array& w, const Optional&
         ops_of<T>(table()).join_moments(computing.context, stats.moments, rows, cols, &stats.stats);
       }
     }
-    return stats.result();
-  });
+    return py::make_tuple(a, z, mask, stats.result());
+  };
+  try {
+    return with_dtype(x_array, "x", make);
+  } catch (const std::invalid_argument&) {
+    return py::none();
+  }
 }
 
 // z and a may be the same array.

@@ -13,7 +13,7 @@
 //   * inputs and outputs do not overlap unless the comment says "may alias";
 //   * scratch belongs to the caller and is as large as the function beside the entry says;
 //   * nothing is allocated, thrown or printed;
-//   * the result does not depend on `Context::threads`: work is cut by shape alone;
+//   * the result does not depend on `Context::threads`: sums are cut by shape alone;
 //   * on CUDA pointers are the device's, an entry is queued on `Context::stream`, and what it would
 //     return, or write to the host, it writes to device memory; returned numbers are NaN;
 //   * when `Context::interrupted` says so, an entry returns early and its outputs hold garbage.

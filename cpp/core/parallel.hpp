@@ -1,8 +1,8 @@
 // Threads: the only file, with parallel.cpp, that knows them.
 //
-// Work is cut into tasks by the shape of the data, never by the number of threads; threads claim
-// tasks as they go. Who computes a task is left open, what it computes is not, so that results do
-// not depend on the number of threads.
+// Work is cut into tasks, which threads claim as they go. Who computes a task is left open, and how
+// work is cut changes no result: sums are cut by the shape of the data alone (ops.hpp), so that
+// nothing depends on the number of threads.
 #pragma once
 
 #include <cstddef>

@@ -65,7 +65,6 @@ struct Epilogue {
     const bool drops = dropout.threshold > 0, with_stats = moments.data != nullptr;
     const bool buffered = drops || with_stats;
     alignas(64) T buffer[row_block * patch_cols];
-    alignas(64) uint16_t bits[row_block];
     const int64_t tall = drops && !with_stats ? patch_rows : row_block;
     for (int64_t r = r0; r < r1; r += tall) {
       for (int64_t c = c0; c < c1; c += patch_cols) {
@@ -80,8 +79,8 @@ struct Epilogue {
           patch_moments(seen, lo, hi, moments.from(r, c));
         }
         if (drops) {
-          mask_patch(dropout, patch, mask, bits);
-          drop_patch(patch, h, h_row, bits, T(dropout.scale()), a.at(r, c), a.row_stride);
+          mask_patch(dropout, patch, mask);
+          drop_patch<T>(patch, h, h_row, mask, T(dropout.scale()), a.at(r, c), a.row_stride);
         } else if (buffered) {
           copy_patch(patch, h, h_row, a.at(r, c), a.row_stride);
         }

@@ -220,7 +220,7 @@ ProductPlan plan_product(const Context& context, View<const T> x, View<const T> 
   // In place where each row of a panel is contiguous, and few enough rows use it, or few enough
   // pages are touched, for a copy not to pay. Tiles of 16 registers are low: they read a panel so
   // often that it should fill no more lines of the first cache than it must; beside copied x its
-  // rows are one line wide, and more of them must use a copy.
+  // rows are one line wide at most, and more of them must use a copy.
   const int64_t bytes = w.rows * w.cols * int64_t(sizeof(T));
   const bool pays =
       registers == 16 ? x.rows >= (plan.copies_x ? 96 : 48) && x.cols >= 64 : bytes > 512 * 784 * 4;

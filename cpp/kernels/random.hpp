@@ -1,6 +1,6 @@
 // Philox4x32-10 on vectors: words_width blocks at once. Counter, key and streams: core/random.hpp.
 //
-//     dropout_bits    which elements of a patch of 8 rows x 16 columns are kept
+//     dropout_bits    which elements of a patch of 16 rows x 16 columns are kept
 //     random_words    64-bit words, for initialisation and shuffling
 //     philox_blocks   bare blocks, for tests
 //
@@ -18,57 +18,58 @@ namespace {
 // chains hide each other's latency (ns per element of a mask, Zen 5, with one and with two chains:
 // AVX-512 0.16 and 0.08, AVX2 0.42 and 0.24, SSE2 0.84 and 0.56).
 template <int vectors>
-FANIN_INLINE void philox(Words (&c)[vectors][4], uint32_t k0, uint32_t k1) {
+FANIN_INLINE void philox(Words (&c)[vectors][4], uint32_t key0, uint32_t key1) {
+  Words k0 = set_words(key0), k1 = set_words(key1);
 #pragma GCC unroll 10
   for (int i = 0; i < philox_rounds; ++i) {
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; ++v) {
       Words hi0, lo0, hi1, lo1;
-      multiply_wide(c[v][0], set_words(philox_multiply[0]), hi0, lo0);
-      multiply_wide(c[v][2], set_words(philox_multiply[1]), hi1, lo1);
-      c[v][0] = hi1 ^ c[v][1] ^ set_words(k0);
+      multiply_wide(c[v][0], philox_multiply[0], hi0, lo0);
+      multiply_wide(c[v][2], philox_multiply[1], hi1, lo1);
+      c[v][0] = hi1 ^ c[v][1] ^ k0;
       c[v][1] = lo1;
-      c[v][2] = hi0 ^ c[v][3] ^ set_words(k1);
+      c[v][2] = hi0 ^ c[v][3] ^ k1;
       c[v][3] = lo0;
     }
-    k0 += philox_weyl[0];
-    k1 += philox_weyl[1];
+    k0 = k0 + set_words(philox_weyl[0]);
+    k1 = k1 + set_words(philox_weyl[1]);
   }
 }
 
-// `patches` patches of 8 rows x 16 columns, one below the other: rows 8 r8 and on, columns c0 and
-// on, c0 a multiple of 16. Bit c of out[i] (i < 8 patches) is set where element (8 r8 + i, c0 + c)
-// is kept. Block (c0 + c, r8 + p) has 16 random bits for each row of patch p: row i of it takes the
-// low half of word i for i < 4, the high half of word i - 4 from there. An element is dropped when
-// its bits are below the threshold (0: none is; 65535: all are but one in 65536).
-template <int patches = 1>
+// A patch of 16 rows x 16 columns: rows 8 r8 and on, columns c0 and on, c0 a multiple of 16. Bit c
+// of out[i * stride] is set where element (8 r8 + i, c0 + c) is kept. Block (c0 + c, r8 + p) has 16
+// random bits for each of 8 rows, 8 p and on: the first four take the low halves of its words, the
+// other four the high halves. An element is dropped when its bits are below the threshold (0: none
+// is; 65535: all are but one in 65536).
 inline void dropout_bits(uint64_t seed, uint64_t step, uint32_t layer, uint64_t r8, uint32_t c0,
-                         uint32_t threshold, uint16_t* out) {
-  constexpr int per_patch = 16 / words_width;
-  constexpr int together = patches * per_patch % 2 == 0 ? 2 : 1;
+                         uint32_t threshold, uint16_t* out, int64_t stride) {
+  constexpr int vectors = 16 / words_width;  // of blocks, for 8 rows
+  constexpr int together = 2;
   const Words limit = set_words(threshold << 16);
-  uint32_t dropped[8 * patches] = {};
-  for (int first = 0; first < patches * per_patch; first += together) {
+  uint32_t kept[16] = {};
+  for (int first = 0; first < 2 * vectors; first += together) {
     Words w[together][4];
     for (int v = 0; v < together; ++v) {
-      const int patch = (first + v) / per_patch, c = (first + v) % per_patch * words_width;
+      const int p = (first + v) / vectors, c = (first + v) % vectors * words_width;
       w[v][0] = set_words(c0 + uint32_t(c)) + iota();
-      w[v][1] = set_words(uint32_t(r8) + uint32_t(patch));
+      w[v][1] = set_words(uint32_t(r8) + uint32_t(p));
       w[v][2] = set_words(philox_c2(step, layer, stream_dropout));
       w[v][3] = set_words(uint32_t(step));
     }
     philox(w, uint32_t(seed), uint32_t(seed >> 32));
     for (int v = 0; v < together; ++v) {
-      const int patch = (first + v) / per_patch, c = (first + v) % per_patch * words_width;
+      const int p = (first + v) / vectors, c = (first + v) % vectors * words_width;
       for (int j = 0; j < 4; ++j) {
         // compared as the high half of a word; the other half does not change the answer
-        dropped[8 * patch + j] |= bits_less(shift_left<16>(w[v][j]), limit) << c;
-        dropped[8 * patch + j + 4] |= bits_less(w[v][j], limit) << c;
+        kept[8 * p + j] |= bits_at_least(shift_left<16>(w[v][j]), limit) << c;
+        kept[8 * p + j + 4] |= bits_at_least(w[v][j], limit) << c;
       }
     }
   }
-  for (int i = 0; i < 8 * patches; ++i) {
-    out[i] = uint16_t(~dropped[i]);
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) {
+    out[i * stride] = uint16_t(kept[i]);
   }
 }
 

@@ -52,7 +52,6 @@ constexpr T most = sizeof(T) == 4 ? T(__FLT_MAX__) : T(__DBL_MAX__);
 template <class T>
 struct ColumnMoments {
   Vec<T> shift, sum, square, zeros, saturated, min, max;
-  Mask<T> unordered;
 
   [[gnu::always_inline]] void start(Vec<T> first) {
     const Vec<T> infinity = broadcast(T(__builtin_inf()));
@@ -60,7 +59,6 @@ struct ColumnMoments {
     sum = square = zeros = saturated = zero<T>();
     min = infinity;
     max = -infinity;
-    unordered = is_nan(zero<T>());
   }
 
   [[gnu::always_inline]] void add(Vec<T> a, Vec<T> lo, Vec<T> hi) {
@@ -71,13 +69,11 @@ struct ColumnMoments {
     saturated = select((a < lo) | (a > hi), saturated + one, saturated);
     min = fanin::min(a, min);
     max = fanin::max(a, max);
-    unordered = unordered | is_nan(a);
   }
 
-  // Returns the lanes, as bits, whose squares left the range of T.
+  // Returns the lanes, as bits, whose squares left the range of T, or whose sum is NaN.
   [[gnu::always_inline]] uint32_t finish(int64_t rows, const MomentArrays<T>& to,
                                          int64_t at) const {
-    const Vec<T> nan = broadcast(T(__builtin_nan("")));
     const Vec<T> deviation = sum / broadcast(T(rows));
     const Vec<T> inside = fnma(sum, deviation, square);
     store(to.shift + at, shift);
@@ -85,15 +81,16 @@ struct ColumnMoments {
     store(to.spread + at, sqrt(fanin::max(zero<T>(), inside) / broadcast(T(rows))));
     store(to.zeros + at, zeros);
     store(to.saturated + at, saturated);
-    store(to.min + at, select(unordered, nan, min));
-    store(to.max + at, select(unordered, nan, max));
+    store(to.min + at, min);
+    store(to.max + at, max);
     const Mask<T> safe =
         (square >= broadcast(least_square<T>)) & (square <= broadcast(most_square<T>));
-    return bits((min < max) & ~(safe | unordered));
+    return bits(is_nan(sum) | ((min < max) & ~safe));
   }
 };
 
-// Moments of a column whose values differ by very much or very little, in double; row by row.
+// Moments of a column with a NaN, or whose values differ by very much or very little, in double;
+// row by row.
 template <class T>
 void far_column(View<const T> a, int64_t col, const MomentArrays<T>& to, int64_t at) {
   const double low = double(to.min[at]), high = double(to.max[at]);
@@ -103,6 +100,10 @@ void far_column(View<const T> a, int64_t col, const MomentArrays<T>& to, int64_t
   const double shift = wide || !(size <= double(most<T>)) ? 0.0 : double(to.shift[at]);
   double sum = 0, square = 0;
   for (int64_t r = 0; r < a.rows; ++r) {
+    if (*a.at(r, col) != *a.at(r, col)) {  // its sums are NaN already
+      to.min[at] = to.max[at] = T(__builtin_nan(""));
+      return;
+    }
     const double deviation = double(*a.at(r, col)) * scale - shift * scale;
     sum += deviation;
     square += deviation * deviation;
@@ -168,6 +169,34 @@ void join_means(const Moments<T>& moments, int64_t rows, int64_t cols, double* m
   }
 }
 
+// The least and the greatest of all columns.
+template <class T>
+void join_range(const Moments<T>& moments, int64_t rows, int64_t cols, Stats* stats) {
+  constexpr int W = width<T>;
+  const MomentArrays<T> from(moments);
+  Vec<T> low = broadcast(T(__builtin_inf())), high = -low;
+  Mask<T> unordered = is_nan(low);
+  for (int64_t block = 0; block < row_blocks(rows); ++block) {
+    for (int64_t c = 0; c < cols; c += W) {
+      const int lanes = int(cols - c < W ? cols - c : W);
+      const Vec<T> least = load_lanes(from.min + block * moments.stride + c, lanes);
+      const Vec<T> greatest = load_lanes(from.max + block * moments.stride + c, lanes);
+      low = select(first<T>(lanes), min(least, low), low);
+      high = select(first<T>(lanes), max(greatest, high), high);
+      unordered = unordered | is_nan(least);
+    }
+  }
+  T lows[W], highs[W];
+  store(lows, low);
+  store(highs, high);
+  for (int i = 1; i < W; ++i) {
+    lows[0] = lows[i] < lows[0] ? lows[i] : lows[0];
+    highs[0] = highs[i] > highs[0] ? highs[i] : highs[0];
+  }
+  stats->min = any(unordered) ? __builtin_nan("") : double(lows[0]);
+  stats->max = any(unordered) ? __builtin_nan("") : double(highs[0]);
+}
+
 template <class T>
 void join_moments(const Context&, const Moments<T>& moments, int64_t rows, int64_t cols,
                   Stats* stats) {
@@ -184,8 +213,6 @@ void join_moments(const Context&, const Moments<T>& moments, int64_t rows, int64
   stats->mean = mean;
   stats->std = __builtin_sqrt(sum_of(spread, cols) / (double(rows) * double(cols)));
   int64_t zeros = 0, saturated = 0;  // not in *stats: stores to unit_zeros might alias it
-  double low = __builtin_inf(), high = -__builtin_inf();
-  bool unordered = false;
   for (int64_t block = 0; block < row_blocks(rows); ++block) {
     const int64_t at = block * moments.stride;
     for (int64_t c = 0; c < cols; ++c) {
@@ -194,17 +221,10 @@ void join_moments(const Context&, const Moments<T>& moments, int64_t rows, int64
       zeros += unit_zeros;
       saturated += int64_t(from.saturated[at + c]);
     }
-    for (int64_t c = 0; c < cols; ++c) {
-      const double least = double(from.min[at + c]), greatest = double(from.max[at + c]);
-      unordered |= least != least;
-      low = least < low ? least : low;
-      high = greatest > high ? greatest : high;
-    }
   }
   stats->zeros = zeros;
   stats->saturated = saturated;
-  stats->min = unordered ? __builtin_nan("") : low;
-  stats->max = unordered ? __builtin_nan("") : high;
+  join_range(moments, rows, cols, stats);
 }
 
 // Outside [lo, hi] an activation is saturated: within 1 % of its range of a finite end.

@@ -34,17 +34,8 @@ def step_breakdown(count: bool) -> dict[str, float]: ...
 def gemm(x: Array, w: Array, out: Array, /) -> None: ...
 def matmul(x: Any, w: Any, out: Any, /) -> Array | None: ...
 def dense_forward(
-    x: Array,
-    w: Array,
-    b: Array | None,
-    a: Array,
-    z: Array | None,
-    activation: int,
-    dropout: Dropout,
-    mask: NDArray[np.uint16] | None,
-    with_stats: bool,
-    /,
-) -> Any: ...
+    x: Any, w: Any, b: Any, out: Any, activation: int, dropout: Dropout, with_stats: bool, /
+) -> tuple[Array, Array | None, NDArray[np.uint16] | None, Stats | None] | None: ...
 def activation_forward(
     z: Array, a: Array, activation: int, dropout: Dropout, mask: NDArray[np.uint16] | None, /
 ) -> None: ...

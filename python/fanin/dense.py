@@ -9,7 +9,7 @@ from . import _core
 from .activation import KINDS, as_rows
 from .dropout import NO_DROPOUT, dropout_arguments, mask_words
 from .reference import arguments
-from .reference.arguments import DERIVATIVE_NEEDS_INPUT, Array, Key
+from .reference.arguments import Array, Key
 from .reference.dense import DenseCache as ReferenceCache
 from .reference.dense import DenseGradients
 from .reference.dense import Layer as ReferenceLayer
@@ -78,37 +78,32 @@ def dense_forward(
         return cuda.dense_forward(
             x, w, b, activation=activation, dropout=dropout, key=key, stats=stats, out=out
         )
-    arguments.check_dense_forward(x, w, b, activation, dropout, key, stats, out)
-    shape = x.shape[0], w.shape[1]
-    kind = KINDS[activation]
-    keeps_z = activation in DERIVATIVE_NEEDS_INPUT
-    bins = 0 if stats is True or stats is False else int(stats)
-    a = out if out is not None and as_rows(out) is out else np.empty(shape, x.dtype)
-    z = np.empty(shape, x.dtype) if keeps_z else None
+    arguments.check_dense_options(activation, dropout, key, stats)
+    kind, bins = KINDS[activation], 0 if isinstance(stats, bool) else int(stats)
     drop = dropout_arguments(dropout, key)
-    mask = mask_words(shape) if drop[0] else None
-    bias = b if b is None or b.flags.c_contiguous else np.ascontiguousarray(b)
-    flat_z = None if z is None else z.reshape(-1)
-
+    # A histogram wants the activations before dropout: make those, count, then drop.
+    options = kind, NO_DROPOUT if bins else drop, bool(stats)
+    made = _core.dense_forward(x, w, b, out, *options)  # what needs no explanation
+    if made is None:
+        arguments.check_dense_forward(x, w, b, activation, dropout, key, stats, out)
+        bias = None if b is None else np.ascontiguousarray(b)
+        made = _core.dense_forward(np.asarray(x), np.asarray(w), bias, None, *options)
+        assert made is not None
+    a, z, mask, numbers = made
     layer_stats: ActivationStats | None = None
-    if bins:
-        # The histogram wants the activations before dropout: make those, count, then drop.
-        numbers = _core.dense_forward(x, w, bias, a, flat_z, kind, NO_DROPOUT, None, True)
-        layer_stats = stats_of(numbers, shape[0], histogram_of(a, bins, None, numbers))
-        if mask is not None:
-            _core.activation_forward(a, a, KINDS["identity"], drop, mask)
-    else:
-        wanted = stats is True
-        numbers = _core.dense_forward(x, w, bias, a, flat_z, kind, drop, mask, wanted)
-        if wanted:
-            layer_stats = stats_of(numbers, shape[0], (None, None))
+    if numbers is not None:
+        histogram = histogram_of(a, bins, None, numbers) if bins else (None, None)
+        layer_stats = stats_of(numbers, len(a), histogram)
+    if bins and drop[0]:
+        mask = mask_words(a.shape)
+        _core.activation_forward(a, a, KINDS["identity"], drop, mask)
     if out is not None and a is not out:
         out[...] = a
         a = out
     cache = DenseCache(
         x=x,
         w=w,
-        a=None if keeps_z else a,
+        a=a if z is None else None,
         z=z,
         activation=activation,
         dropout=float(dropout),

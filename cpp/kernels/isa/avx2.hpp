@@ -159,16 +159,16 @@ FANIN_INLINE Words shift_left(Words a) {
   return {_mm256_slli_epi32(a.v, k)};
 }
 // a * b = hi * 2^32 + lo, lane by lane.
-FANIN_INLINE void multiply_wide(Words a, Words b, Words& hi, Words& lo) {
-  const __m256i even = _mm256_mul_epu32(a.v, b.v);
-  const __m256i odd = _mm256_mul_epu32(_mm256_srli_epi64(a.v, 32), _mm256_srli_epi64(b.v, 32));
+FANIN_INLINE void multiply_wide(Words a, uint32_t b, Words& hi, Words& lo) {
+  const __m256i factor = _mm256_set1_epi32(static_cast<int>(b));
+  const __m256i even = _mm256_mul_epu32(a.v, factor);
+  const __m256i odd = _mm256_mul_epu32(_mm256_srli_epi64(a.v, 32), factor);
   lo.v = _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa);
   hi.v = _mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa);
 }
-FANIN_INLINE uint32_t bits_less(Words a, Words b) {  // signed compare, both shifted by 2^31
-  const __m256i half = _mm256_set1_epi32(INT32_MIN);
-  const __m256i less = _mm256_cmpgt_epi32(_mm256_xor_si256(b.v, half), _mm256_xor_si256(a.v, half));
-  return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(less)));
+FANIN_INLINE uint32_t bits_at_least(Words a, Words b) {
+  const __m256i at_least = _mm256_cmpeq_epi32(_mm256_max_epu32(a.v, b.v), a.v);
+  return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(at_least)));
 }
 
 }  // namespace

@@ -192,13 +192,16 @@ FANIN_INLINE Words shift_left(Words a) {
   return {_mm512_slli_epi32(a.v, k)};
 }
 // a * b = hi * 2^32 + lo, lane by lane.
-FANIN_INLINE void multiply_wide(Words a, Words b, Words& hi, Words& lo) {
-  const __m512i even = _mm512_mul_epu32(a.v, b.v);
-  const __m512i odd = _mm512_mul_epu32(_mm512_srli_epi64(a.v, 32), _mm512_srli_epi64(b.v, 32));
-  lo.v = _mm512_mask_blend_epi32(0xaaaa, even, _mm512_slli_epi64(odd, 32));
-  hi.v = _mm512_mask_blend_epi32(0xaaaa, _mm512_srli_epi64(even, 32), odd);
+FANIN_INLINE void multiply_wide(Words a, uint32_t b, Words& hi, Words& lo) {
+  const __m512i factor = _mm512_set1_epi32(static_cast<int>(b));
+  const __m512i even = _mm512_mul_epu32(a.v, factor);
+  const __m512i odd = _mm512_mul_epu32(_mm512_srli_epi64(a.v, 32), factor);
+  // The lower word of each odd product goes to its upper lane, the upper one of each even product
+  // to its lower: 0xa0 and 0xf5 repeat the lower and the upper words of pairs.
+  lo.v = _mm512_mask_shuffle_epi32(even, 0xaaaa, odd, _MM_PERM_ENUM(0xa0));
+  hi.v = _mm512_mask_shuffle_epi32(odd, 0x5555, even, _MM_PERM_ENUM(0xf5));
 }
-FANIN_INLINE uint32_t bits_less(Words a, Words b) { return _mm512_cmplt_epu32_mask(a.v, b.v); }
+FANIN_INLINE uint32_t bits_at_least(Words a, Words b) { return _mm512_cmpge_epu32_mask(a.v, b.v); }
 
 }  // namespace
 }  // namespace fanin

@@ -158,19 +158,19 @@ FANIN_INLINE Words shift_left(Words a) {
   return {_mm_slli_epi32(a.v, k)};
 }
 // a * b = hi * 2^32 + lo, lane by lane.
-FANIN_INLINE void multiply_wide(Words a, Words b, Words& hi, Words& lo) {
-  const __m128 even = _mm_castsi128_ps(_mm_mul_epu32(a.v, b.v));  // lo0 hi0 lo2 hi2
-  const __m128 odd =
-      _mm_castsi128_ps(_mm_mul_epu32(_mm_srli_epi64(a.v, 32), _mm_srli_epi64(b.v, 32)));
+FANIN_INLINE void multiply_wide(Words a, uint32_t b, Words& hi, Words& lo) {
+  const __m128i factor = _mm_set1_epi32(static_cast<int>(b));
+  const __m128 even = _mm_castsi128_ps(_mm_mul_epu32(a.v, factor));  // lo0 hi0 lo2 hi2
+  const __m128 odd = _mm_castsi128_ps(_mm_mul_epu32(_mm_srli_epi64(a.v, 32), factor));
   const __m128i low = _mm_castps_si128(_mm_shuffle_ps(even, odd, 0x88));   // lo0 lo2 lo1 lo3
   const __m128i high = _mm_castps_si128(_mm_shuffle_ps(even, odd, 0xdd));  // hi0 hi2 hi1 hi3
   lo.v = _mm_shuffle_epi32(low, 0xd8);
   hi.v = _mm_shuffle_epi32(high, 0xd8);
 }
-FANIN_INLINE uint32_t bits_less(Words a, Words b) {  // signed compare, both shifted by 2^31
+FANIN_INLINE uint32_t bits_at_least(Words a, Words b) {  // signed compare, both shifted by 2^31
   const __m128i half = _mm_set1_epi32(INT32_MIN);
   const __m128i less = _mm_cmplt_epi32(_mm_xor_si128(a.v, half), _mm_xor_si128(b.v, half));
-  return static_cast<uint32_t>(_mm_movemask_ps(_mm_castsi128_ps(less)));
+  return static_cast<uint32_t>(_mm_movemask_ps(_mm_castsi128_ps(less))) ^ 15;
 }
 
 }  // namespace

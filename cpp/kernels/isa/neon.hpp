@@ -149,14 +149,14 @@ FANIN_INLINE Words shift_left(Words a) {
   return {vshlq_n_u32(a.v, k)};
 }
 // a * b = hi * 2^32 + lo, lane by lane.
-FANIN_INLINE void multiply_wide(Words a, Words b, Words& hi, Words& lo) {
-  const uint32x4_t low = vreinterpretq_u32_u64(vmull_u32(vget_low_u32(a.v), vget_low_u32(b.v)));
-  const uint32x4_t high = vreinterpretq_u32_u64(vmull_high_u32(a.v, b.v));
+FANIN_INLINE void multiply_wide(Words a, uint32_t b, Words& hi, Words& lo) {
+  const uint32x4_t low = vreinterpretq_u32_u64(vmull_n_u32(vget_low_u32(a.v), b));
+  const uint32x4_t high = vreinterpretq_u32_u64(vmull_high_n_u32(a.v, b));
   lo.v = vuzp1q_u32(low, high);
   hi.v = vuzp2q_u32(low, high);
 }
-FANIN_INLINE uint32_t bits_less(Words a, Words b) {
-  return vaddvq_u32(vandq_u32(vcltq_u32(a.v, b.v), uint32x4_t{1, 2, 4, 8}));
+FANIN_INLINE uint32_t bits_at_least(Words a, Words b) {
+  return vaddvq_u32(vandq_u32(vcgeq_u32(a.v, b.v), uint32x4_t{1, 2, 4, 8}));
 }
 
 }  // namespace

@@ -395,17 +395,22 @@ def check_dense_forward(
             check_dtype("b", b, dtype)
         if b.shape[0] != columns:
             check_shape("b", b, (columns,), f"to match w of shape {w.shape}")
+    check_dense_options(activation, dropout, key, stats)
+    if stats:
+        check_rows("x", x)
+        check_rows("w", w)
+    if out is not None:
+        check_out(out, (x.shape[0], columns), dtype, _named(x=x, w=w, b=b))
+
+
+def check_dense_options(activation: Any, dropout: Any, key: Any, stats: Any) -> None:
+    """Check those arguments of `dense_forward` that are not arrays."""
     if type(activation) is not str or activation not in _KNOWN_ACTIVATIONS:
         check_choice("activation", activation, ACTIVATIONS)
     if key is not None or type(dropout) is not float or dropout != 0.0:
         check_dropout(dropout, key)
     if stats is not False and stats is not True:
         check_integer("stats", stats, 0)
-    if stats:
-        check_rows("x", x)
-        check_rows("w", w)
-    if out is not None:
-        check_out(out, (x.shape[0], columns), dtype, _named(x=x, w=w, b=b))
 
 
 def _named(**arrays: Array | None) -> list[tuple[str, Array]]:
