@@ -5,6 +5,8 @@
 busy: default threads against one thread, with the second core idle and with a process on it that
 never rests; steps and products. interleaved: training steps and `numpy.matmul` in turn in one
 process, against the sum of both alone; NumPy's threads look for work for 0.1 s after each product.
+Its last row has a large product of fanin's in place of the step: tasks that wait for nothing, so
+what it takes is what the scheduler leaves us.
 Contestants take turns, each in a process of its own; figures are medians. An asterisk: above the
 limit.
 """
@@ -22,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+import fanin
 import operations
 import script
 from fanin.bench import fanin_step, race, worker
@@ -30,6 +33,8 @@ from fanin.bench.steps import STEPS, network
 IDLE, BUSY, INTERLEAVED = 1.05, 1.40, 1.5
 PRODUCTS = ((32, 64, 64), (64, 256, 256), (256, 500, 500), (1024, 1024, 1024))
 PRODUCT = (256, 500, 500)  # between the steps
+LARGE = "fanin.matmul"  # in place of a step
+LARGE_PRODUCT = (2048, 1024, 2048)
 
 
 @contextlib.contextmanager
@@ -82,32 +87,41 @@ def product_process(threads: int) -> race.Process:
     return script.own(operations.__file__, "fanin", threads)
 
 
+def product(matmul: Callable[..., Any], m: int, k: int, n: int) -> Callable[[int], None]:
+    """A function that multiplies two float32 matrices so many times."""
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((m, k), "f4"), rng.standard_normal((k, n), "f4")
+    out = np.empty((m, n), "f4")
+
+    def run(count: int) -> None:
+        for _ in range(count):
+            matmul(x, w, out=out)
+
+    return run
+
+
 class Interleaved:
-    """A training step, a product of NumPy's, and both in turn, in this process."""
+    """A training step or LARGE, a product of NumPy's, and both in turn, in this process."""
 
     def __init__(self, step: str, threads: int):
         self.threads = threads
-        self.made = fanin_step.Step(network(step), network(step).dropout, threads)
-        m, k, n = PRODUCT
-        rng = np.random.default_rng(0)
-        self.x, self.w = rng.standard_normal((m, k), "f4"), rng.standard_normal((k, n), "f4")
-        self.out = np.empty((m, n), "f4")
+        if step == LARGE:
+            fanin.set_num_threads(threads)
+            self.step = product(fanin.matmul, *LARGE_PRODUCT)
+        else:
+            self.step = fanin_step.Step(network(step), network(step).dropout, threads).run
+        self.product = product(np.matmul, *PRODUCT)
         self.timed = {
-            "step": worker.Repeated(self.made.run),
-            "product": worker.Repeated(self.multiply),
+            "step": worker.Repeated(self.step),
+            "product": worker.Repeated(self.product),
             "both": worker.Repeated(self.both),
         }
-
-    def multiply(self, count: int) -> None:
-        """So many products."""
-        for _ in range(count):
-            np.matmul(self.x, self.w, out=self.out)
 
     def both(self, count: int) -> None:
         """So many pairs of a step and a product."""
         for _ in range(count):
-            self.made.run(1)
-            np.matmul(self.x, self.w, out=self.out)
+            self.step(1)
+            self.product(1)
 
     def times(self, slices: int, seconds: float) -> dict[str, float]:
         """The median seconds of each, in turn, NumPy's threads asleep when one begins."""
@@ -129,18 +143,18 @@ def interleaved(figures: script.Figures, given: Any) -> None:
     """Each step with the same product."""
     figures.say(
         f"\nsteps and numpy.matmul {PRODUCT} in turn (limit {INTERLEAVED})\n"
-        "step         step us  product us     both us   ratio to the sum"
+        "step             step us  product us     both us   ratio to the sum"
     )
-    for on in STEPS:
-        script.progress(f"interleaved {on}")
-        with script.own(__file__, on.name, given.threads) as process:
+    for name in [*(on.name for on in STEPS), LARGE]:
+        script.progress(f"interleaved {name}")
+        with script.own(__file__, name, given.threads) as process:
             found = process.ask("times", slices=given.slices, seconds=given.seconds)
-        step, product, both = (found[name] for name in ("step", "product", "both"))
-        ratio = both / (step + product)
+        alone = found["step"], found["product"]
+        ratio = found["both"] / sum(alone)
+        cells = "".join(f"{one * 1e6:12.1f}" for one in (*alone, found["both"]))
         figures.add(
-            f"{on.name:8}{step * 1e6:12.1f}{product * 1e6:12.1f}{both * 1e6:12.1f}{ratio:9.2f}"
-            f"{' *' if ratio > INTERLEAVED else ''}",
-            kind="interleaved", step=on.name, times=found,
+            f"{name:12}{cells}{ratio:9.2f}{' *' if ratio > INTERLEAVED else ''}",
+            kind="interleaved", step=name, times=found,
         )  # fmt: skip
 
 

@@ -1,8 +1,9 @@
-"""What options cost and gain in a training step: dropout, Python, AVX2, bfloat16.
+"""What options cost and gain in a training step: dropout, statistics, Python, AVX2, bfloat16.
 
-    python bench/overheads.py [dropout] [fit] [avx2] [bfloat16] [--json FILE]
+    python bench/overheads.py [dropout] [statistics] [fit] [avx2] [bfloat16] [--json FILE]
 
-dropout: `tanh10` with dropout 0.5 against without. fit: a step of `rl` inside `fit` against the
+dropout: `tanh10` with dropout 0.5 against without. statistics: steps that are monitored against
+steps that are not, of `tanh10` and of a small network. fit: a step of `rl` inside `fit` against the
 rivals' steps, one Python call each. avx2: the five steps with FANIN_ISA=avx2 against NumPy whose
 products are held to AVX2 (OPENBLAS_CORETYPE=Haswell, set on purpose). bfloat16: `big` with
 precision="bfloat16" against float32 and against PyTorch's autocast. Losses are checked, then
@@ -53,6 +54,16 @@ class Fit:
             x, y, epochs=epochs, batch_size=self.batch, optimizer=made.optimizer, progress=False
         )
         return history.loss[-1]
+
+
+class Monitored(fanin_step.Step):
+    """Statistics of every layer, its gradient and its update."""
+
+    def step(self) -> float:
+        """The loss of one step."""
+        x, y = self.batches[self.next]
+        self.next = (self.next + 1) % len(self.batches)
+        return float(self.net.train_step(x, y, self.optimizer, monitor=True))
 
 
 class Bfloat16(fanin_step.Step):
@@ -120,6 +131,20 @@ def dropout(figures: script.Figures, given: Any) -> None:
     )  # fmt: skip
 
 
+def statistics(figures: script.Figures, given: Any) -> None:
+    """All but the histogram, which `fit` takes once an epoch."""
+    small = Network("8-32-32-2", (8, 32, 32, 2), 32, "tanh")
+    for on, limit in ((network("tanh10"), 1.02), (small, 1.10)):
+        entries = [Entry("fanin", on.spec, given.threads), own("Monitored", on.spec, given.threads)]
+        found = compete(given, f"statistics {on}", entries)
+        ratio = found["Monitored"] / found["fanin"]
+        figures.add(
+            f"statistics on {on}: {found['Monitored'] * 1e6:.1f} us, without "
+            f"{found['fanin'] * 1e6:.1f}; ratio {script.against(ratio, limit)}",
+            kind="statistics", step=on.name, limit=limit, **found,
+        )  # fmt: skip
+
+
 def fit(figures: script.Figures, given: Any) -> None:
     """One call for many steps, against one call a step."""
     names = [name for name in CONTESTANTS if installed(name) and name != "torch-compiled"]
@@ -180,7 +205,13 @@ def bfloat16(figures: script.Figures, given: Any) -> None:
     figures.add("\n".join(lines), kind="bfloat16", **found)
 
 
-PARTS = {"dropout": dropout, "fit": fit, "avx2": avx2, "bfloat16": bfloat16}
+PARTS = {
+    "dropout": dropout,
+    "statistics": statistics,
+    "fit": fit,
+    "avx2": avx2,
+    "bfloat16": bfloat16,
+}
 
 
 def main() -> None:

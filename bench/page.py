@@ -185,7 +185,7 @@ def floors(rows: Rows) -> str:
 
 
 def overheads(rows: Rows) -> str:
-    """Dropout, a step inside `fit`, AVX2 and bfloat16, each with its limit."""
+    """Dropout, statistics, a step inside `fit`, AVX2 and bfloat16, each with its limit."""
     table = []
 
     def add(what: str, ours: float, other: str, theirs: float, limit: float) -> None:
@@ -196,6 +196,9 @@ def overheads(rows: Rows) -> str:
     for r in rows:
         if r["kind"] == "dropout":
             add("`tanh10` with dropout 0.5", r["with_dropout"], "without", r["without"], 1.08)
+        elif r["kind"] == "statistics":
+            what = f"`{r['step']}` with statistics"
+            add(what, r["Monitored"], "without", r["fanin"], r["limit"])
         elif r["kind"] == "fit":
             rivals = {name: r[name] for name in NAMES if name in r and name != "fanin"}
             best = min(rivals, key=rivals.__getitem__)
@@ -250,7 +253,7 @@ TABLES: dict[str, tuple[Callable[[Rows], str], tuple[str, ...]]] = {
     "interleaved": (interleaved, ("interleaved",)),
     "estimators": (estimators, ("estimator", "predict")),
     "floors": (floors, ("floor",)),
-    "overheads": (overheads, ("dropout", "fit", "avx2", "bfloat16")),
+    "overheads": (overheads, ("dropout", "statistics", "fit", "avx2", "bfloat16")),
 }
 
 

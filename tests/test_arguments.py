@@ -820,6 +820,36 @@ def unsafe():
     yield "short edges", lambda: _core.histogram(good, np.array([0.0, 1.0]), np.zeros(3, np.int64))
 
 
+def unfit():
+    """Arguments for which the compiled layer returns None, to be explained by others."""
+    x, w, b, out = f(4, 4), f(4, 4), f(4), np.zeros((4, 4), np.float32)
+    frozen = out.copy()
+    frozen.flags.writeable = False
+    yield "w too short", (x, f(3, 4), b, out)
+    yield "x of one dimension", (x[0], w, b, out)
+    yield "x of another dtype", (x.astype(float), w, b, out)
+    yield "a list", (x.tolist(), w, b, out)
+    yield "x misaligned", (misaligned(x), w, b, out)
+    yield "b too long", (x, w, f(5), out)
+    yield "b of every other number", (x, w, f(8)[::2], out)
+    yield "out too small", (x, w, b, out[:2])
+    yield "out by columns", (x, w, b, out.T)
+    yield "out read-only", (x, w, b, frozen)
+    yield "out overlaps x", (x, w, b, x)
+    yield "out overlaps b", (x, w, out[0], out)
+    yield "no rows for statistics", (x[:0], w, b, None)
+
+
+@pytest.mark.parametrize(
+    ("what", "arrays"), list(unfit()), ids=lambda v: v if isinstance(v, str) else ""
+)
+def test_the_compiled_layer_refuses_before_it_writes(what, arrays):
+    before = [None if a is None else np.array(a) for a in arrays]
+    assert _core.dense_forward(*arrays, 0, (0, 0, 0, 0), True) is None
+    for array, was in zip(arrays, before, strict=True):
+        assert array is None or np.array_equal(array, was)
+
+
 @pytest.mark.parametrize(
     ("what", "call"), list(unsafe()), ids=lambda v: v if isinstance(v, str) else ""
 )

@@ -222,6 +222,51 @@ def test_out(kind, stats, dtype, isa, rng):
         assert (frame == 7).all(), name
 
 
+@pytest.mark.parametrize("stats", [False, True])
+@pytest.mark.parametrize("m", [1, 7, 8, 9, 15, 16, 17, 63, 64, 65])
+def test_masks_of_any_number_of_rows(m, stats, isa, rng):
+    """Masks are made 16 rows at a time; each is that of `dropout_mask`, and so is what it drops."""
+    x, w, b = inputs(Dense(m, 8, 21, "tanh"), "float32", rng)
+    h, _ = fanin.dense_forward(x, w, b, activation="tanh")
+    a, _ = fanin.dense_forward(x, w, b, activation="tanh", dropout=0.5, key=KEY, stats=stats)
+    same_bits(a, np.where(fanin.dropout_mask(a.shape, 0.5, KEY), h * np.float32(2), np.float32(0)))
+
+
+def test_statistics_with_nan(isa, dtype, rng):
+    """NaN in one unit: its mean, the overall figures, and no other unit."""
+    x, w, b = inputs(Dense(70, 8, 21, "tanh"), dtype, rng)
+    _, whole = fanin.dense_forward(x, w, b, activation="tanh", stats=True)
+    w[3, 20] = np.nan
+    a, cache = fanin.dense_forward(x, w, b, activation="tanh", stats=True)
+    assert np.isnan(a[:, 20]).all()
+    assert np.isnan([cache.stats.min, cache.stats.max, cache.stats.mean, cache.stats.std]).all()
+    same_bits(cache.stats.unit_mean[:20], whole.stats.unit_mean[:20])
+
+
+def test_arrays_that_take_the_long_way(dtype, rng, tmp_path):
+    """Memory maps, and strides of axes with one element, which mean nothing."""
+    case = Dense(9, 8, 21, "relu", 0.4)
+    arrays = inputs(case, dtype, rng)
+    options = {"activation": "relu", "dropout": 0.4, "key": KEY, "stats": True}
+    expected, _ = fanin.dense_forward(*arrays, **options)
+    mapped = []
+    for i, array in enumerate((*arrays, expected)):
+        mapped.append(np.memmap(tmp_path / str(i), dtype, "w+", shape=array.shape))
+        mapped[-1][...] = array
+    x, w, b, out = mapped
+    a, cache = fanin.dense_forward(x, w, b, out=out, **options)
+    assert a is out
+    assert cache.a is out
+    same_bits(np.asarray(out), expected)
+
+    row, _ = fanin.dense_forward(arrays[0][:1], *arrays[1:])
+    odd = np.zeros(1, [("x", dtype, (8,)), ("byte", "u1")])["x"]
+    odd[...] = arrays[0][:1]
+    assert odd.strides[0] % odd.itemsize
+    same_bits(fanin.dense_forward(odd, *arrays[1:])[0], row)
+    same_bits(fanin.matmul(odd, arrays[1]), fanin.matmul(arrays[0][:1], arrays[1]))
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts_of_da(layout, package, dtype, rng):
     case = Dense(19, 30, 21, "tanh", 0.4)

@@ -90,6 +90,37 @@ def test_same_bits_everywhere(shape, dtype, fma_isas, threads, rng):
             same_bits(np.asarray(value), np.asarray(expected[name]))
 
 
+@pytest.mark.parametrize("columns", [(1, 4), (1, 8), (4, 1), (8, 1), (0, 17)])
+def test_zeros_of_either_sign(columns, dtype, fma_isas):
+    """Which zero comes first depends on the width of a vector: of both it is the positive one."""
+    a = np.ones((70, 20), dtype)
+    a[0, columns[0]], a[65, columns[1]] = -0.0, 0.0
+    for isa in fma_isas:
+        fanin.set_isa(isa)
+        same_bits(np.asarray(fanin.activation_stats(a).min), np.asarray(0.0))
+        same_bits(np.asarray(fanin.activation_stats(-a).max), np.asarray(0.0))
+
+
+@pytest.mark.parametrize("row", [0, 63, 64, 129])
+def test_nan_in_one_column(row, dtype, isa, rng):
+    """Its neighbours keep their bits, also in the last part of a vector."""
+    a = rng.standard_normal((130, 19)).astype(dtype)
+    a[:, 5] = 3.0
+    a[10, 6], a[20, 6] = np.inf, -np.inf
+    before = fanin.activation_stats(a)
+    assert (before.min, before.max) == (-np.inf, np.inf)
+    for column in (0, 7, 18):
+        one = a.copy()
+        one[row, column] = np.nan
+        stats = fanin.activation_stats(one)
+        assert math.isnan(stats.min)
+        assert math.isnan(stats.max)
+        assert math.isnan(stats.unit_mean[column])
+        others = np.arange(19) != column
+        same_bits(stats.unit_mean[others], before.unit_mean[others])
+        same_bits(stats.unit_zeros, before.unit_zeros)
+
+
 @pytest.mark.parametrize("offset", [1e6, -3e4])
 def test_far_from_zero(offset, package, dtype, rng):
     """Mean 1e6, spread 1: sum a^2 / n - mean^2 would have no digit left, even in float64 only 4."""

@@ -52,16 +52,20 @@ constexpr const char* dtype_name() {
   }
 }
 
+// Only what is used has to be aligned: no strides of axes with one element, nothing of empty arrays.
 template <class T>
 void check_elements(const py::array& array, const char* name) {
   if (!holds<T>(array)) {
     refuse(name, std::string("an array of ") + dtype_name<T>() + " in native byte order");
   }
+  if (array.size() == 0) {
+    return;
+  }
   if (reinterpret_cast<std::uintptr_t>(array.data()) % alignof(T) != 0) {
     refuse(name, "aligned memory");
   }
   for (py::ssize_t axis = 0; axis < array.ndim(); ++axis) {
-    if (array.strides(axis) % py::ssize_t(sizeof(T)) != 0) {
+    if (array.shape(axis) > 1 && array.strides(axis) % py::ssize_t(sizeof(T)) != 0) {
       refuse(name, "strides that are multiples of the element size");
     }
   }

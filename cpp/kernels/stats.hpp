@@ -169,7 +169,8 @@ void join_means(const Moments<T>& moments, int64_t rows, int64_t cols, double* m
   }
 }
 
-// The least and the greatest of all columns.
+// The least and the greatest of all columns. Of zeros the positive one: which is met first depends on
+// the width of a vector.
 template <class T>
 void join_range(const Moments<T>& moments, int64_t rows, int64_t cols, Stats* stats) {
   constexpr int W = width<T>;
@@ -193,8 +194,8 @@ void join_range(const Moments<T>& moments, int64_t rows, int64_t cols, Stats* st
     lows[0] = lows[i] < lows[0] ? lows[i] : lows[0];
     highs[0] = highs[i] > highs[0] ? highs[i] : highs[0];
   }
-  stats->min = any(unordered) ? __builtin_nan("") : double(lows[0]);
-  stats->max = any(unordered) ? __builtin_nan("") : double(highs[0]);
+  stats->min = any(unordered) ? __builtin_nan("") : double(lows[0]) + 0.0;
+  stats->max = any(unordered) ? __builtin_nan("") : double(highs[0]) + 0.0;
 }
 
 template <class T>

@@ -23,8 +23,7 @@ struct Cut {
   int64_t end(int64_t i) const { return begin(i + 1); }
 };
 
-// Dropout masks are made for 8 rows by 16 columns at once, best for 16 rows; statistics for whole
-// row blocks.
+// Dropout masks are made for 16 rows by 16 columns at once; statistics for whole row blocks.
 constexpr int64_t col_unit = 16;
 constexpr int64_t row_unit(bool monitored) { return monitored ? row_block : 16; }
 

@@ -1,6 +1,7 @@
 """The compiled module: operations on arrays the caller provides.  Private; `fanin` documents it.
 
-Arrays are float32 or float64, one dtype a call; outputs are written, None leaves one out.
+Arrays are float32 or float64, one dtype a call; outputs are written, None leaves one out.  `matmul`
+and `dense_forward` make the outputs that are None, and return None for arrays that do not fit.
 `Dropout` is (threshold, seed, step, layer), `Stats` (mean, std, min, max, zeros, saturated,
 unit_mean, unit_zeros),
 `Form` (factor on the loss, factor on dz, clip, least and most that a row of a softmax costs).

@@ -1,6 +1,7 @@
 """Argument checks: what was expected, what was found, how to fix it.
 
-Every public function asks one `check_...` of this file before it computes or writes anything.
+Every public function asks one `check_...` of this file before it computes or writes anything; those
+that are called very often ask only when the compiled module has refused what they were given.
 The good path is a few comparisons; a message is built only when something is wrong.
 
 TypeError: not an array, or a dtype of the wrong kind.  ValueError: a wrong shape, value or layout.
