@@ -52,7 +52,8 @@ constexpr const char* dtype_name() {
   }
 }
 
-// Only what is used has to be aligned: no strides of axes with one element, nothing of empty arrays.
+// Only what is used has to be aligned: no strides of axes with one element, nothing of empty
+// arrays.
 template <class T>
 void check_elements(const py::array& array, const char* name) {
   if (!holds<T>(array)) {

@@ -1,7 +1,7 @@
 // Every operation of core/ops.hpp on NumPy arrays, on the instruction set in use.
 //
-// Outputs are arrays of the caller's, or, of matmul and dense_forward, new. Each function checks what would be unsafe (arrays.hpp),
-// releases the interpreter and calls the table.
+// Outputs are arrays of the caller's, or, of matmul and dense_forward, new. Each function checks
+// what would be unsafe (arrays.hpp), releases the interpreter and calls the table.
 #include <pybind11/stl.h>
 
 #include "../core/buffer.hpp"

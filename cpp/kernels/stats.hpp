@@ -169,8 +169,8 @@ void join_means(const Moments<T>& moments, int64_t rows, int64_t cols, double* m
   }
 }
 
-// The least and the greatest of all columns. Of zeros the positive one: which is met first depends on
-// the width of a vector.
+// The least and the greatest of all columns. Of zeros the positive one: which is met first depends
+// on the width of a vector.
 template <class T>
 void join_range(const Moments<T>& moments, int64_t rows, int64_t cols, Stats* stats) {
   constexpr int W = width<T>;
