@@ -182,7 +182,8 @@ class BoundNetwork {
     const InUse mine(in_use_);
     const int64_t rows = rows_if_plain<T>(x, fan_in());
     const py::object rate = names().lr.of(optimizer);
-    if (rows < least_rows_ ||
+    // What limits and proximal steps change is not among the norms that this step would leave.
+    if (rows < least_rows_ || (monitor && network_->constrains()) ||
         network_->seconds_of_step(rows, num_threads(), monitor) > longest_call ||
         !PyFloat_CheckExact(rate.ptr()) ||
         py::len(names().state.of(optimizer)) != py::len(names().moments.of(optimizer))) {

@@ -5,8 +5,8 @@
 //
 // (dw = x^T @ dz is a product: gemm.hpp.) f, the mask and the statistics of h, or f' and the mask,
 // are applied to each block of a product as soon as it is finished, in patches of row_block rows by
-// 16 columns: the patch of h goes through a small buffer that stays in the first cache. z may be
-// kept for the backward pass; the mask is kept at one bit per element.
+// 16 columns: with dropout the patch of h goes through a small buffer that stays in the first
+// cache. z may be kept for the backward pass; the mask is kept at one bit per element.
 #pragma once
 
 #include "activation.hpp"
@@ -63,15 +63,14 @@ struct Epilogue {
 
   void operator()(int64_t r0, int64_t r1, int64_t c0, int64_t c1) const {
     const bool drops = dropout.threshold > 0, with_stats = moments.data != nullptr;
-    const bool buffered = drops || with_stats;
     alignas(64) T buffer[row_block * patch_cols];
     const int64_t tall = drops && !with_stats ? patch_rows : row_block;
     for (int64_t r = r0; r < r1; r += tall) {
       for (int64_t c = c0; c < c1; c += patch_cols) {
         const Patch patch{r, c, int(r1 - r < tall ? r1 - r : tall),
                           int(c1 - c < patch_cols ? c1 - c : patch_cols)};
-        T* h = buffered ? buffer : a.at(r, c);
-        const int64_t h_row = buffered ? patch_cols : a.row_stride;
+        T* h = drops ? buffer : a.at(r, c);
+        const int64_t h_row = drops ? patch_cols : a.row_stride;
         activate(patch, z.at(r, c), z.row_stride, b != nullptr ? b + c : nullptr,
                  z_kept.data != nullptr ? z_kept.at(r, c) : nullptr, z_kept.row_stride, h, h_row);
         if (with_stats) {
@@ -81,20 +80,9 @@ struct Epilogue {
         if (drops) {
           mask_patch(dropout, patch, mask);
           drop_patch<T>(patch, h, h_row, mask, T(dropout.scale()), a.at(r, c), a.row_stride);
-        } else if (buffered) {
-          copy_patch(patch, h, h_row, a.at(r, c), a.row_stride);
         }
       }
     }
-  }
-
- private:
-  static void copy_patch(Patch patch, const T* h, int64_t h_row, T* a, int64_t a_row) {
-    for_vectors<T>(patch.cols, [&](int c, int lanes) {
-      for (int r = 0; r < patch.rows; ++r) {
-        store_lanes(a + r * a_row + c, load_lanes(h + r * h_row + c, lanes), lanes);
-      }
-    });
   }
 };
 

@@ -49,12 +49,12 @@ class SquareSum {
       sum = zero<double>();
     }
   }
-  // Of elements i to i + width<T>.
-  [[gnu::always_inline]] void add(int64_t i, const T* x) {
+  // Of a vector of elements, the v-th of the 16 lanes.
+  [[gnu::always_inline]] void add(int v, const T* x) {
 #pragma GCC unroll 8
     for (int c = 0; c < width<T>; c += width<double>) {
       const Vec<double> wide = load_wide(x + c);
-      Vec<double>& sum = sums_[(i % 16 + c) / width<double>];
+      Vec<double>& sum = sums_[(v * width<T> + c) / width<double>];
       sum = sum + wide * wide;
     }
   }
@@ -77,30 +77,20 @@ void for_updates(const Context& context, const Update<T>& update, const Rule& ru
   if (update.squares != nullptr) {
     const Rule own = rule;  // as in for_elements
     const bool clips = update.clips();
-    const int64_t count = update.count;
     SquareSum<T> gradient;
     Lanes16<T> change;
     change.clear();
-    const auto step = [&](int64_t i, int lanes) __attribute__((always_inline)) {
+    for_row<T>(update.count, [&](int64_t i, int lanes, int v) __attribute__((always_inline)) {
       const Vec<T> g = load_lanes(gradients + i, lanes), p = load_lanes(parameters + i, lanes);
       const Vec<T> next = own(i, lanes, clips ? clip(g, limit) * scale : g, p);
       store_lanes(parameters + i, next, lanes);
       const Vec<T> added =
           lanes == width<T> ? next - p : select(first<T>(lanes), next - p, zero<T>());
-      Vec<T>& sum = change.v[i / width<T> % Lanes16<T>::vectors];
-      sum = fma(added, added, sum);
-      return g;
-    };
-    int64_t i = 0;
-    for (; i + width<T> <= count; i += width<T>) {
-      step(i, width<T>);
-      gradient.add(i, gradients + i);
-    }
-    if (i < count) {
-      T last[width<T>];
-      store(last, step(i, int(count - i)));
-      gradient.add(i, last);
-    }
+      change.v[v] = fma(added, added, change.v[v]);
+      T whole[width<T>];  // zeros behind the last element
+      store(whole, g);
+      gradient.add(v, lanes == width<T> ? gradients + i : whole);
+    });
     gradient.store_to(update.squares->gradient);
     change.store_to(update.squares->change);
   } else if (update.clips()) {
@@ -125,12 +115,11 @@ double norm(const Context& context, const T* gradients, int64_t count, double cl
     const int64_t start = piece * norm_piece;
     const int64_t end = start + norm_piece < count ? start + norm_piece : count;
     SquareSum<T> square;
-    for (int64_t i = start; i < end; i += width<T>) {
-      const int lanes = int(end - i < width<T> ? end - i : width<T>);
+    for_row<T>(end - start, [&](int64_t i, int lanes, int v) __attribute__((always_inline)) {
       T g[width<T>];
-      store(g, clip(load_lanes(gradients + i, lanes), limit));
-      square.add(i, g);
-    }
+      store(g, clip(load_lanes(gradients + start + i, lanes), limit));
+      square.add(v, g);
+    });
     double lane[16];
     square.store_to(lane);
     squares[piece] = fanin::tree_sum(lane);

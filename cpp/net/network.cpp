@@ -569,7 +569,7 @@ template <class T>
 void Network<T>::shrink(const Context& context, const OptimizerRule<T>& rule,
                         const Update<T>& update, size_t l, Block block) {
   const LayerConfig& layer = layers_[l];
-  if (!config_.proximal || layer.l1 == 0) {
+  if (!shrinks(layer)) {
     return;
   }
   const int64_t cols = block.c1 - block.c0, rows = block.r1 - block.r0;
@@ -590,6 +590,13 @@ void Network<T>::limit_norms(const Context& context, size_t l, int64_t c0, int64
     ops_of<T>(table()).limit_norms(context, weight_of(l, parameters_).col_range(c0, c1),
                                    layer.max_norm);
   }
+}
+
+template <class T>
+bool Network<T>::constrains() const {
+  return std::any_of(layers_.begin(), layers_.end(), [this](const LayerConfig& layer) {
+    return shrinks(layer) || layer.max_norm < unlimited;
+  });
 }
 
 template <class T>

@@ -90,6 +90,8 @@ class Network {
   // What follows an update by this rule: proximal steps and limits of norms. `rule` may be null
   // where there are no proximal steps.
   void constrain(const Context& context, const OptimizerRule<T>* rule, const Update<T>& update);
+  // Whether there is anything of the kind.
+  bool constrains() const;
 
   // Lets these be the penalties of every layer from the next gradients on.
   void set_penalties(double l1, double l2);
@@ -120,6 +122,9 @@ class Network {
 
  private:
   friend class TrainingStep<T>;
+
+  // Whether a layer's l1 is seen to by proximal steps.
+  bool shrinks(const LayerConfig& layer) const { return config_.proximal && layer.l1 > 0; }
 
   // Where a layer's parameters lie in the flat vectors; `unit`: in those of the running statistics.
   struct Place {

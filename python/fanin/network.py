@@ -156,7 +156,6 @@ class MLP(network.MLP):
             and loss is None
             and type(optimizer) in COMPILED
             and type(monitor) is bool
-            and not (monitor and self._constrains())
         ):
             with self._lock:
                 value = self._compiled.train_step(x, y, optimizer, self, monitor)
