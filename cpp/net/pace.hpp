@@ -30,13 +30,16 @@ class Pace {
       return;
     }
     usual_ = usual_ == 0 ? seconds : usual_ + (std::min(seconds, 4 * usual_) - usual_) / 8;
-    if (--until_trial_ <= 0 && (alone_ || usual_ < longest_tried)) {
+    best_ = best_ == 0 ? usual_ : std::min(best_, usual_);
+    const bool due = --until_trial_ <= 0 && (alone_ || usual_ < longest_tried);
+    if (due || usual_ > slower * best_) {  // somebody else may have come
       trial_left_ = trial_steps;
     }
   }
 
  private:
-  static constexpr int trial_steps = 3, shortest = 16, longest = 2048;
+  static constexpr int trial_steps = 3, shortest = 16, longest = 512;
+  static constexpr double slower = 1.5;  // one step in the way of another program is not enough
   static constexpr double longest_tried = 0.005;  // seconds; longer steps gain by all threads
 
   bool trying() const { return trial_left_ > 0; }
@@ -45,16 +48,18 @@ class Pace {
     if (tried_ < 0.95 * usual_) {
       alone_ = !alone_;
       usual_ = tried_;
-      interval_ = shortest;
-    } else {
-      interval_ = std::min(2 * interval_, longest);
+      until_trial_ = shortest;
+    } else {  // so that trials cost 0.3 %
+      const double lost = trial_steps * (tried_ / usual_ - 1);
+      until_trial_ = int(std::clamp<double>(lost / 0.003, shortest, longest));
     }
-    until_trial_ = interval_;
+    best_ = usual_;
   }
 
   bool alone_ = false;
   double usual_ = 0, tried_ = 0;  // seconds a step takes as it is done now, and the other way
-  int trial_left_ = 0, interval_ = shortest, until_trial_ = shortest;
+  double best_ = 0;               // of usual_ since the last trial
+  int trial_left_ = 0, until_trial_ = shortest;
 };
 
 }  // namespace fanin
