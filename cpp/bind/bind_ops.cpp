@@ -101,7 +101,7 @@ py::object matmul(py::handle x, py::handle w, py::handle out) {
   try {
     py::array result = out_or_new(out, x_array, w_array);
     gemm(x_array, w_array, result);
-    return std::move(result);
+    return result;
   } catch (const std::invalid_argument&) {
     return py::none();
   }
