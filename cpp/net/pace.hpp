@@ -49,7 +49,7 @@ class Pace {
       alone_ = !alone_;
       usual_ = tried_;
       until_trial_ = shortest;
-    } else {  // so that trials cost 0.3 %
+    } else {  // so that trials cost 0.3 %, or as little as `longest` allows
       const double lost = trial_steps * (tried_ / usual_ - 1);
       until_trial_ = int(std::clamp<double>(lost / 0.003, shortest, longest));
     }
