@@ -23,6 +23,7 @@
 #pragma once
 
 #include "blocks.hpp"
+#include "gemm_narrow.hpp"
 
 namespace fanin {
 namespace {
@@ -205,10 +206,14 @@ struct ProductPlan {
   bool copies_panels, copies_x;
   bool whole_vectors;  // as in Context
   bool turns;          // makes out^T = w^T @ x^T, the same sums, and turns it
+  bool narrow;         // gemm_narrow.hpp
 };
 
 // Elements of x that are copied at a time: half of the second cache in float64.
 constexpr int64_t most_copied = 2 * row_block * product_block;
+
+// Columns of a product that may be made as rows.
+constexpr int64_t most_turned = 32;
 
 template <class T>
 ProductPlan plan_product(const Context& context, View<const T> x, View<const T> w) {
@@ -229,8 +234,10 @@ ProductPlan plan_product(const Context& context, View<const T> x, View<const T> 
   constexpr int W = width<T>;
   const int64_t vectors = (w.cols + W - 1) / W * x.rows;
   const int64_t turned_vectors = (x.rows + W - 1) / W * w.cols;
-  plan.turns = x.row_stride == 1 && w.col_stride == 1 && !plan.copies_x && w.cols <= 2 * W &&
-               10 * turned_vectors <= 8 * vectors;
+  plan.turns = x.row_stride == 1 && w.col_stride == 1 && !plan.copies_x && w.cols <= most_turned &&
+               10 * turned_vectors <= (registers == 16 ? 8 : 9) * vectors;
+  plan.narrow = !plan.turns && x.col_stride == 1 && w.cols <= most_narrow<T> && x.rows >= W &&
+                x.cols >= 4 * W;
   const int64_t blocks = row_blocks(x.rows);
   const int64_t groups = (w.cols + patch_cols - 1) / patch_cols;
   const double flops = 2.0 * double(x.rows) * double(x.cols) * double(w.cols);
@@ -379,11 +386,15 @@ void product_of_block(const Upcoming* upcoming, View<const T> x, View<const T> w
                       T* scratch) {
   constexpr int W = width<T>;
   T* const strips = scratch + product_block * most_tile_vectors * W;
+  if (plan.narrow) {
+    narrow_product(x.row_range(r0, r1), w.col_range(c0, c1), out.block({r0, r1, c0, c1}));
+    return;
+  }
   if (plan.turns) {
     const View<T> turned = rows_of(strips, c1 - c0, r1 - r0, round_up(r1 - r0, W));
     product_of_block<T>(upcoming, w.transposed().row_range(c0, c1),
                         x.transposed().col_range(r0, r1), turned, 0, c1 - c0, 0, r1 - r0,
-                        {1, 1, false, false, plan.whole_vectors, false}, scratch);
+                        {1, 1, false, false, plan.whole_vectors, false, false}, scratch);
     store_turned<T>(turned, out.block({r0, r1, c0, c1}));
     return;
   }

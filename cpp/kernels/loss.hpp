@@ -264,6 +264,9 @@ struct RowSums {
 template <class T>
 [[gnu::always_inline]] inline Vec<T> d_factors(const Loss<T>& loss, int64_t r0, int rows,
                                                double factor) {
+  if (loss.sample_weight == nullptr) {
+    return broadcast(d_factor(loss, r0, factor));
+  }
   T lane[width<T>] = {};
   for (int i = 0; i < rows; ++i) {
     lane[i] = d_factor(loss, r0 + i, factor);
