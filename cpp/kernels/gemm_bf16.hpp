@@ -27,7 +27,11 @@ inline void round_rows(View<const float> x, uint32_t* out, int64_t stride) {
     const float* from = x.at(r, 0);
     int64_t k = 0;
     if (x.col_stride == 1) {
-      for (; k + width<float> <= x.cols; k += width<float>) {
+      constexpr int W = width<float>;
+      for (; k + 2 * W <= x.cols; k += 2 * W) {
+        store_bf16(to + 2 * k, load(from + k), load(from + k + W));
+      }
+      for (; k + W <= x.cols; k += W) {
         store_bf16(to + 2 * k, load(from + k));
       }
     }
@@ -84,9 +88,11 @@ inline void round_panel(View<const float> w, int vectors, uint32_t* turned, uint
 }
 
 template <int R, int V>
-void tile_bf16(int64_t pairs, RoundedRows x, const uint32_t* panel, float* out, int64_t out_row,
-               int last, bool accumulate) {
+void tile_bf16(int64_t pairs, const uint32_t* x, int64_t x_row, int64_t x_pair,
+               const uint32_t* panel, float* out, int64_t out_row, int last, bool accumulate,
+               Ahead& ahead) {
   constexpr int W = width<float>;
+  Ahead next = ahead;
   Vec<float> sum[R][V];
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
@@ -96,6 +102,7 @@ void tile_bf16(int64_t pairs, RoundedRows x, const uint32_t* panel, float* out, 
     }
   }
   for (int64_t p = 0; p < pairs; ++p) {
+    next.fetch_line();
     Pairs w[V];
 #pragma GCC unroll 16
     for (int v = 0; v < V; ++v) {
@@ -103,15 +110,16 @@ void tile_bf16(int64_t pairs, RoundedRows x, const uint32_t* panel, float* out, 
     }
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
-      const Pairs x_pair = broadcast_pair(x.data[r * x.row_stride]);
+      const Pairs x_pair = broadcast_pair(x[r * x_row]);
 #pragma GCC unroll 16
       for (int v = 0; v < V; ++v) {
         sum[r][v] = add_products(sum[r][v], x_pair, w[v]);
       }
     }
     panel += V * W;
-    x.data += x.pair_stride;
+    x += x_pair;
   }
+  ahead = next;
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 16
@@ -123,7 +131,8 @@ void tile_bf16(int64_t pairs, RoundedRows x, const uint32_t* panel, float* out, 
   }
 }
 
-using TileBf16 = void (*)(int64_t, RoundedRows, const uint32_t*, float*, int64_t, int, bool);
+using TileBf16 = void (*)(int64_t, const uint32_t*, int64_t, int64_t, const uint32_t*, float*,
+                          int64_t, int, bool, Ahead&);
 
 // One shape of tiles, 8 rows of up to 3 vectors; 4 of up to 2 where registers are few.
 constexpr int bf16_rows = registers == 32 ? 8 : 4, bf16_vectors = registers == 32 ? 3 : 2;
@@ -178,14 +187,15 @@ inline void product_of_block_bf16(View<const float> x, View<const float> w, View
       const int64_t right = left + wide * W < block.c1 ? left + wide * W : block.c1;
       const int last = int(right - left - (wide - 1) * W);
       round_panel(w.block({k0, k1, left, right}), wide, turned, panel);
+      Ahead panel_ahead =
+          ahead_of(w, k0, k1, right, right + wide * W < block.c1 ? right + wide * W : block.c1);
       const int64_t tiles = (rows + bf16_rows - 1) / bf16_rows;
       for (int64_t t = 0; t < tiles; ++t) {
         const int64_t top = part(rows, tiles, t);
-        RoundedRows x_tile = x_block;
-        x_tile.data += top * x_block.row_stride;
-        tile_bf16_of(int(part(rows, tiles, t + 1) - top), wide)((k1 - k0 + 1) / 2, x_tile, panel,
-                                                                out.at(block.r0 + top, left),
-                                                                out.row_stride, last, k0 > 0);
+        tile_bf16_of(int(part(rows, tiles, t + 1) - top), wide)(
+            (k1 - k0 + 1) / 2, x_block.data + top * x_block.row_stride, x_block.row_stride,
+            x_block.pair_stride, panel, out.at(block.r0 + top, left), out.row_stride, last, k0 > 0,
+            panel_ahead);
       }
     }
   }
@@ -202,7 +212,7 @@ void product_bf16(const Context& context, View<const float> x, View<const float>
   const int64_t blocks = row_blocks(out.rows);
   const int64_t groups = (out.cols + patch_cols - 1) / patch_cols;
   const int64_t row_tasks = (out.rows + bf16_block_rows - 1) / bf16_block_rows;
-  const int64_t col_tasks = (out.cols + 255) / 256;
+  const int64_t col_tasks = (out.cols + 511) / 512;
   auto body = [&](int64_t task, void* scratch) {
     const int64_t i = task / col_tasks, j = task % col_tasks;
     const int64_t r0 = part(blocks, row_tasks, i) * row_block;

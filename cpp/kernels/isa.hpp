@@ -198,6 +198,16 @@ FANIN_INLINE void store_bf16(char* to, Vec<float> x) {
   __builtin_memcpy(to, &halves, sizeof halves);
 }
 template <class T>
+FANIN_INLINE void store_bf16(char* to, Vec<T> first, Vec<T> second) {
+  if constexpr (has_bf16_products) {
+    const auto halves = round_word(first, second);
+    __builtin_memcpy(to, &halves, sizeof halves);
+  } else {
+    store_bf16(to, first);
+    store_bf16(to + sizeof first / 2, second);
+  }
+}
+template <class T>
 FANIN_INLINE Pairs pairs_of(Vec<T> even, Vec<T> odd) {
   if constexpr (has_bf16_products) {
     return {(Format<float>::Bits)round_pairs_word(even, odd)};

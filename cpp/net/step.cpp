@@ -100,7 +100,7 @@ void TrainingStep<T>::add_layers() {
   const Cut by_rows(rows, row_unit(monitored), divide_up(rows, 256));
   // A stage whose groups are the parts of `by_rows`, each of some tasks by columns.
   const auto add_blocks = [&](int64_t cols, auto body) {
-    const int64_t wanted = divide_up(cols, net_.config_.bfloat16 ? 256 : 96);
+    const int64_t wanted = divide_up(cols, net_.config_.bfloat16 ? 512 : 96);
     const Cut by_cols(cols, col_unit, divide_up(wanted, threads) * threads);
     return flow_.add(by_rows.parts, by_cols.parts, [=](int64_t task, void*) {
       const int64_t i = task / by_cols.parts, j = task % by_cols.parts;
