@@ -7,8 +7,8 @@ x_test, y_test, or X_train ..., or X and y (a fifth becomes test data); num_ and
 where columns are categories, or `cats`, the names of the codes in the last column. Integers as y
 are classes. Inputs are scaled, and targets of a regression. MNIST: pixels / 255, hidden layers
 (512, 256), 5 epochs, adam and sgd, in both dtypes; the others: default settings, float64, up to 200
-epochs. The two take turns, each in a process of its own, seed by seed. Then `predict` of one
-row. An asterisk: above the limit.
+epochs. The two take turns, each in a process of its own, seed by seed, with a pause in which the
+other's threads fall asleep. Then `predict` of one row. An asterisk: above the limit.
 """
 
 from __future__ import annotations
@@ -143,6 +143,7 @@ def compare(figures: Any, given: Any, path: str) -> None:
             for seed in range(given.seeds):
                 script.progress(f"{name}, {run}, seed {seed}")
                 for worker in workers:
+                    time.sleep(race.PAUSE)
                     found[worker.contestant].append(worker.ask("fit", run=run, seed=seed))
             row: dict[str, Any] = {"kind": "estimator", "data": name, "run": run, "limit": limit}
             for one in CONTESTANTS:
@@ -159,6 +160,7 @@ def compare(figures: Any, given: Any, path: str) -> None:
         times: dict[str, list[float]] = {one: [] for one in CONTESTANTS}
         for _ in range(given.slices):
             for worker in workers:
+                time.sleep(race.PAUSE)
                 answer = worker.ask("predict", seconds=given.seconds)
                 times[worker.contestant].append(answer["seconds"])
         a, b = (median(times[one]) for one in CONTESTANTS)

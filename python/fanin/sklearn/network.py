@@ -70,9 +70,7 @@ class Network(network.MLP):
         """Return the last order, shuffled: the draws and the result of sklearn.utils.shuffle."""
         if self.random_state is None or self._rows_in_order is None:  # not an estimator's fit
             return super()._order(count)
-        places = np.arange(count)
-        self.random_state.shuffle(places)
-        self._rows_in_order = self._rows_in_order[places]
+        self.random_state.shuffle(self._rows_in_order)
         return self._rows_in_order
 
     def penalise(self, divisor: float) -> None:
