@@ -70,6 +70,36 @@ def check_one_layer(m, k, n):
     within(net.layers[0].dweight, rx.T, rd)
 
 
+@pytest.mark.parametrize("k", [1, 2, 15, 16, 17, 31, 32, 33, 47, 63, 65, 130, 511, 512, 513])
+@pytest.mark.parametrize("order", "CF")
+def test_rounded_inputs(k, order, isa):
+    """x @ 1 and 1 @ w are the rounded x and w, bit for bit: numbers of every normal size, ties."""
+    rng = np.random.default_rng(k)
+    values = rng.standard_normal((23, k)) * 2.0 ** rng.integers(-100, 100, (23, k))
+    values[::3] = round_to_bfloat16(values[::3].astype(np.float32)) * (1 + 2.0**-8)  # ties
+    values = values.astype(np.float32)
+    expected = round_to_bfloat16(values)
+    net = one_layer(fanin, k, k)
+    net.layers[0].weight = np.eye(k, dtype=np.float32)
+    same_bits(net.forward(np.asarray(values, order=order)), expected)
+    net = one_layer(fanin, 23, k)
+    net.layers[0].weight = values
+    same_bits(net.forward(np.asarray(np.eye(23, dtype=np.float32), order=order)), expected)
+
+
+@pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("k", [1, 31, 32, 50, 513])
+def test_special_values(special, k, isa):
+    """NaN and infinities of x reach their row's outputs from every place, and no other row's."""
+    net = one_layer(fanin, k, 3)
+    net.layers[0].weight = np.ones((k, 3), np.float32)
+    x = np.zeros((k + 1, k), np.float32)
+    x[range(k), range(k)] = special
+    out = net.forward(x)
+    np.testing.assert_array_equal(out[:k], np.full((k, 3), special, np.float32))
+    assert (out[k] == 0).all()
+
+
 @pytest.mark.parametrize("k", SIZES)
 @pytest.mark.parametrize("n", SIZES)
 def test_products(k, n, isa):

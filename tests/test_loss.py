@@ -381,6 +381,22 @@ def test_inputs_are_left_alone(package, rng):
 # ---- the form in which a network states its loss -----------------------------------------------
 
 
+@pytest.mark.parametrize("n", [1, 10, 64, 65])
+def test_weights_of_one(n, dtype, isa, rng):
+    """They are no weights, to the bit."""
+    z = rng.standard_normal((37, n)).astype(dtype)
+    cases = [
+        (fanin.softmax_cross_entropy, rng.integers(0, n, 37)),
+        (fanin.sigmoid_cross_entropy, rng.random((37, n)).astype(dtype)),
+        (fanin.mean_squared_error, rng.random((37, n)).astype(dtype)),
+    ]
+    for f, targets in cases:
+        loss, dz = f(z, targets)
+        weighted, dz_weighted = f(z, targets, sample_weight=np.ones(37, dtype))
+        assert weighted == loss
+        same_bits(dz_weighted, dz)
+
+
 def stated(package, form, output, z, y, sample_weight=None, label_smoothing=0.0):
     """Loss and dz of a network whose outputs for the rows of the identity matrix are z."""
 

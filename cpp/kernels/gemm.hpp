@@ -17,7 +17,9 @@
 // where its rows follow each other. A transposed x is copied where its columns lie a multiple of
 // 2 KiB apart: at each k a tile reads from another column, and all of them fall into the same few
 // sets of the caches. The low tiles of 16 registers would use too little of each line that they
-// bring, so for them it is copied wherever it is not small.
+// bring, so for them it is copied wherever it is not small. With few columns of w most of a vector
+// would be empty: then the lanes are rows of out, in a product turned as a whole or made by
+// gemm_narrow.hpp.
 //
 // Tasks are blocks of rows x panels; how they are cut changes no sum.
 #pragma once
@@ -213,7 +215,10 @@ struct ProductPlan {
 constexpr int64_t most_copied = 2 * row_block * product_block;
 
 // Columns of a product that may be made as rows.
-constexpr int64_t most_turned = 32;
+template <class T>
+constexpr int64_t most_turned = registers == 16 ? 2 * width<T> : 32;
+// Row blocks of a task that does not copy x.
+constexpr int64_t most_task_blocks = 8;
 
 template <class T>
 ProductPlan plan_product(const Context& context, View<const T> x, View<const T> w) {
@@ -234,7 +239,8 @@ ProductPlan plan_product(const Context& context, View<const T> x, View<const T> 
   constexpr int W = width<T>;
   const int64_t vectors = (w.cols + W - 1) / W * x.rows;
   const int64_t turned_vectors = (x.rows + W - 1) / W * w.cols;
-  plan.turns = x.row_stride == 1 && w.col_stride == 1 && !plan.copies_x && w.cols <= most_turned &&
+  plan.turns = x.row_stride == 1 && w.col_stride == 1 && !plan.copies_x &&
+               w.cols <= most_turned<T> &&
                10 * turned_vectors <= (registers == 16 ? 8 : 9) * vectors;
   plan.narrow = !plan.turns && x.col_stride == 1 && w.cols <= most_narrow<T> && x.rows >= W &&
                 x.cols >= 4 * W;
@@ -261,7 +267,7 @@ ProductPlan plan_product(const Context& context, View<const T> x, View<const T> 
   } else {
     // A copied panel should serve many rows (1024^3 on one thread, AVX-512: 83 % of the FMA peak
     // with 4 blocks a task, 89 % with 8); one read in place need not.
-    const int64_t blocks_per_task = plan.copies_panels ? 8 : 2;
+    const int64_t blocks_per_task = plan.copies_panels ? most_task_blocks : 2;
     plan.row_tasks = (blocks + blocks_per_task - 1) / blocks_per_task;
     // About 2 MFLOP a task (10 to 20 microseconds), so that a late thread costs little.
     const int64_t wanted = int64_t(flops / 2e6 / double(plan.row_tasks));
@@ -462,6 +468,7 @@ void product_of_block(const Upcoming* upcoming, View<const T> x, View<const T> w
 static_assert((product_block * most_tile_vectors * width<double> + most_copied * 9 / 8) *
                   sizeof(double) <=
               operation_scratch_bytes);
+static_assert(most_turned<double> * most_task_blocks * row_block <= most_copied);
 
 // gemm_bf16.hpp.
 template <class Then>

@@ -20,26 +20,22 @@ constexpr int64_t block_pairs = product_block / 2;
 // Rows of pairs in scratch lie so far apart that they do not meet in the same cache sets.
 constexpr int64_t row_of_pairs = block_pairs + 16;
 
-// Rows of pairs from rows of floats: out (rows, stride), zero where k has no partner.
+// Rows of pairs from rows of floats: out (rows, stride), written in whole vectors, zeros behind.
 inline void round_rows(View<const float> x, uint32_t* out, int64_t stride) {
+  constexpr int W = width<float>;
   for (int64_t r = 0; r < x.rows; ++r) {
     auto* to = reinterpret_cast<char*>(out + r * stride);
     const float* from = x.at(r, 0);
-    int64_t k = 0;
-    if (x.col_stride == 1) {
-      constexpr int W = width<float>;
-      for (; k + 2 * W <= x.cols; k += 2 * W) {
+    for (int64_t k = 0; k < x.cols; k += 2 * W) {
+      if (x.col_stride == 1 && k + 2 * W <= x.cols) {
         store_bf16(to + 2 * k, load(from + k), load(from + k + W));
+      } else {
+        float some[2 * W] = {};
+        for (int64_t i = 0; i < 2 * W && k + i < x.cols; ++i) {
+          some[i] = from[(k + i) * x.col_stride];
+        }
+        store_bf16(to + 2 * k, load(some), load(some + W));
       }
-      for (; k + W <= x.cols; k += W) {
-        store_bf16(to + 2 * k, load(from + k));
-      }
-    }
-    for (; k < x.cols; ++k) {
-      store_bf16(to + 2 * k, from[k * x.col_stride]);
-    }
-    if (x.cols % 2 == 1) {
-      store_bf16(to + 2 * x.cols, 0.0f);
     }
   }
 }

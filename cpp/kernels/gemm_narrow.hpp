@@ -1,4 +1,5 @@
-// out = x @ w where w has few columns, as of a layer with one output, and rows of x are contiguous.
+// out = x @ w where w has few columns, as of a layer with one output: x (m, k) with contiguous
+// rows, w (k, n) with any strides, out (m, n) with contiguous rows.
 //
 // Columns of out would fill a small part of a vector, so lanes are rows: squares of W x W elements
 // of x are turned in registers. The sums are those of gemm.hpp.
@@ -9,11 +10,12 @@
 namespace fanin {
 namespace {
 
-// Columns with which that is less work: to turn a square takes log2(W) instructions for each k.
+// Columns with which that is less work: to turn a square takes log2(W) instructions for each k,
+// more than short vectors have to gain.
 template <class T>
-constexpr int most_narrow = width<T> / 4;
+constexpr int most_narrow = width<T> >= 8 ? width<T> / 4 : 0;
 
-// `rows` rows of x, W at most.
+// The product for `rows` rows from r0 on, W at most.
 template <class T, int N>
 void narrow_rows(View<const T> x, View<const T> w, View<T> out, int64_t r0, int rows) {
   constexpr int W = width<T>;

@@ -188,23 +188,19 @@ FANIN_INLINE Format<float>::Bits round_to_bf16(Vec<float> x) {
   const Vec<float> nan = broadcast(__builtin_nanf(""));
   return (Bits)select(is_nan(x), nan, rounded).v & 0xffff0000;
 }
-FANIN_INLINE void store_bf16(char* to, float x) {
-  const uint16_t half = uint16_t(round_to_bf16(broadcast(x))[0] >> 16);
-  __builtin_memcpy(to, &half, sizeof half);
-}
-FANIN_INLINE void store_bf16(char* to, Vec<float> x) {
-  typedef uint16_t Halves __attribute__((vector_size(sizeof(x) / 2)));
-  const Halves halves = __builtin_convertvector(round_to_bf16(x) >> 16, Halves);
-  __builtin_memcpy(to, &halves, sizeof halves);
-}
+// Both, in order; AVX512_BF16 takes denormals for zero.
 template <class T>
 FANIN_INLINE void store_bf16(char* to, Vec<T> first, Vec<T> second) {
   if constexpr (has_bf16_products) {
     const auto halves = round_word(first, second);
     __builtin_memcpy(to, &halves, sizeof halves);
   } else {
-    store_bf16(to, first);
-    store_bf16(to + sizeof first / 2, second);
+    typedef uint16_t Halves __attribute__((vector_size(sizeof first / 2)));
+    for (Vec<T> x : {first, second}) {
+      const Halves halves = __builtin_convertvector(round_to_bf16(x) >> 16, Halves);
+      __builtin_memcpy(to, &halves, sizeof halves);
+      to += sizeof halves;
+    }
   }
 }
 template <class T>
