@@ -73,7 +73,7 @@ def check_one_layer(m, k, n):
 @pytest.mark.parametrize("k", [1, 2, 15, 16, 17, 31, 32, 33, 47, 63, 65, 130, 511, 512, 513])
 @pytest.mark.parametrize("order", "CF")
 def test_rounded_inputs(k, order, isa):
-    """x @ 1 and 1 @ w are the rounded x and w, bit for bit: numbers of every normal size, ties."""
+    """x @ 1 and 1 @ w are the rounded x and w, bit for bit: large and small numbers, ties."""
     rng = np.random.default_rng(k)
     values = rng.standard_normal((23, k)) * 2.0 ** rng.integers(-100, 100, (23, k))
     values[::3] = round_to_bfloat16(values[::3].astype(np.float32)) * (1 + 2.0**-8)  # ties

@@ -378,9 +378,6 @@ def test_inputs_are_left_alone(package, rng):
     same_bits(z, before)
 
 
-# ---- the form in which a network states its loss -----------------------------------------------
-
-
 @pytest.mark.parametrize("n", [1, 10, 64, 65])
 def test_weights_of_one(n, dtype, isa, rng):
     """They are no weights, to the bit."""
@@ -395,6 +392,9 @@ def test_weights_of_one(n, dtype, isa, rng):
         weighted, dz_weighted = f(z, targets, sample_weight=np.ones(37, dtype))
         assert weighted == loss
         same_bits(dz_weighted, dz)
+
+
+# ---- the form in which a network states its loss -----------------------------------------------
 
 
 def stated(package, form, output, z, y, sample_weight=None, label_smoothing=0.0):

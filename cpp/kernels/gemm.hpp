@@ -235,7 +235,9 @@ ProductPlan plan_product(const Context& context, View<const T> x, View<const T> 
   const bool pays =
       registers == 16 ? x.rows >= (plan.copies_x ? 96 : 48) && x.cols >= 64 : bytes > 512 * 784 * 4;
   plan.copies_panels = w.col_stride != 1 || (x.rows > 2 * most_tile_rows && pays);
-  // A good part of each vector of a few columns is empty, as of dw in a layer with few outputs.
+  // A good part of each vector of a few columns is empty, as of dw in a layer with few outputs. To
+  // turn a product pays where it saves a tenth of the vectors, or a fifth with low tiles; to turn
+  // squares of x where there are some to a row.
   constexpr int W = width<T>;
   const int64_t vectors = (w.cols + W - 1) / W * x.rows;
   const int64_t turned_vectors = (x.rows + W - 1) / W * w.cols;

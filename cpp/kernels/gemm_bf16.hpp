@@ -83,6 +83,8 @@ inline void round_panel(View<const float> w, int vectors, uint32_t* turned, uint
   copy_panel(moved, 0, moved.rows, 0, moved.cols, vectors, reinterpret_cast<float*>(panel));
 }
 
+// x and its strides come apart: a struct would come by memory, and be read only when the stores of
+// the tile before are done.
 template <int R, int V>
 void tile_bf16(int64_t pairs, const uint32_t* x, int64_t x_row, int64_t x_pair,
                const uint32_t* panel, float* out, int64_t out_row, int last, bool accumulate,

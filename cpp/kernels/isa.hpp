@@ -196,11 +196,9 @@ FANIN_INLINE void store_bf16(char* to, Vec<T> first, Vec<T> second) {
     __builtin_memcpy(to, &halves, sizeof halves);
   } else {
     typedef uint16_t Halves __attribute__((vector_size(sizeof first / 2)));
-    for (Vec<T> x : {first, second}) {
-      const Halves halves = __builtin_convertvector(round_to_bf16(x) >> 16, Halves);
-      __builtin_memcpy(to, &halves, sizeof halves);
-      to += sizeof halves;
-    }
+    const Halves halves[2] = {__builtin_convertvector(round_to_bf16(first) >> 16, Halves),
+                              __builtin_convertvector(round_to_bf16(second) >> 16, Halves)};
+    __builtin_memcpy(to, halves, sizeof halves);
   }
 }
 template <class T>
