@@ -5,8 +5,9 @@
 //
 // (dw = x^T @ dz is a product: gemm.hpp.) f, the mask and the statistics of h, or f' and the mask,
 // are applied to each block of a product as soon as it is finished, in patches of row_block rows by
-// 16 columns: with dropout the patch of h goes through a small buffer that stays in the first
-// cache. z may be kept for the backward pass; the mask is kept at one bit per element.
+// 16 columns. Where both dropout and statistics are wanted, the patch of h goes through a small
+// buffer that stays in the first cache. z may be kept for the backward pass; the mask is kept at
+// one bit per element.
 #pragma once
 
 #include "activation.hpp"
@@ -18,34 +19,59 @@
 namespace fanin {
 namespace {
 
-// h = f(z + b) for one patch; b may be null, z_kept (rows z_row apart, contiguous) too.
+// Where a patch begins in each of these matrices, and how far apart its rows are.
 template <class T>
-using ActivatePatch = void (*)(Patch patch, const T* z, int64_t z_row, const T* b, T* z_kept,
-                               int64_t kept_row, T* h, int64_t h_row);
+struct PatchRows {
+  const T* z;
+  T* z_kept;             // null: not kept
+  T* to;                 // h, or a
+  const uint16_t* mask;  // of a
+  int64_t z_row, kept_row, to_row, mask_row;
+};
 
-template <Activation K, class T>
-void activate_patch(Patch patch, const T* z, int64_t z_row, const T* b, T* z_kept, int64_t kept_row,
-                    T* h, int64_t h_row) {
+// h = f(z + b) for one patch, b may be null; or a = mask * scale * h.
+template <class T>
+using ActivatePatch = void (*)(Patch patch, const PatchRows<T>& rows, const T* b, T scale);
+
+template <Activation K, bool Drops, class T>
+void activate_patch(Patch patch, const PatchRows<T>& of_patch, const T* b, T scale) {
+  const PatchRows<T> rows = of_patch;  // a copy: a vector store might alias what is referred to
   for_vectors<T>(patch.cols, [&](int c, int lanes) {
     const Vec<T> bias = b != nullptr ? load_lanes(b + c, lanes) : zero<T>();
     for (int r = 0; r < patch.rows; ++r) {
-      Vec<T> value = load_lanes(z + r * z_row + c, lanes);
+      Vec<T> value = load_lanes(rows.z + r * rows.z_row + c, lanes);
       if (b != nullptr) {
         value = value + bias;
       }
-      if (z_kept != nullptr) {
-        store_lanes(z_kept + r * kept_row + c, value, lanes);
+      if (rows.z_kept != nullptr) {
+        store_lanes(rows.z_kept + r * rows.kept_row + c, value, lanes);
       }
-      store_lanes(h + r * h_row + c, activate<K>(value), lanes);
+      value = activate<K>(value);
+      if constexpr (Drops) {
+        value = dropped(value, uint32_t(rows.mask[r * rows.mask_row]) >> c, broadcast(scale));
+      }
+      store_lanes(rows.to + r * rows.to_row + c, value, lanes);
     }
   });
 }
 
 template <class T>
-ActivatePatch<T> activate_patch_of(Activation kind) {
+ActivatePatch<T> activate_patch_of(Activation kind, bool drops) {
   ActivatePatch<T> found = nullptr;
-  visit(kind, [&]<Activation K>() { found = activate_patch<K, T>; });
+  visit(kind, [&]<Activation K>() {
+    found = drops ? activate_patch<K, true, T> : activate_patch<K, false, T>;
+  });
   return found;
+}
+
+// Statistics of h, and a = mask * scale * h.
+template <class T>
+void see_and_drop(View<const T> h, T lo, T hi, const Moments<T>& moments, const uint16_t* mask,
+                  int64_t mask_row, T scale, T* a, int64_t a_row) {
+  patch_moments(h, lo, hi, moments, [=](int64_t r, int64_t c, int lanes, Vec<T> value) {
+    const uint32_t bits = uint32_t(mask[r * mask_row]) >> c;
+    store_lanes(a + r * a_row + c, dropped(value, bits, broadcast(scale)), lanes);
+  });
 }
 
 // Everything behind z for rows [r0, r1) and columns [c0, c1): r0 a multiple of row_block, c0 of 16.
@@ -58,28 +84,38 @@ struct Epilogue {
   Dropout dropout;
   View<uint16_t> mask;
   Moments<T> moments;
-  ActivatePatch<T> activate;
+  ActivatePatch<T> activate;  // makes a, or h where statistics come between
   T lo, hi;
 
   void operator()(int64_t r0, int64_t r1, int64_t c0, int64_t c1) const {
     const bool drops = dropout.threshold > 0, with_stats = moments.data != nullptr;
+    const T scale = T(dropout.scale());
     alignas(64) T buffer[row_block * patch_cols];
-    const int64_t tall = drops && !with_stats ? patch_rows : row_block;
-    for (int64_t r = r0; r < r1; r += tall) {
+    for (int64_t r = r0; r < r1; r += row_block) {
       for (int64_t c = c0; c < c1; c += patch_cols) {
-        const Patch patch{r, c, int(r1 - r < tall ? r1 - r : tall),
+        const Patch patch{r, c, int(r1 - r < row_block ? r1 - r : row_block),
                           int(c1 - c < patch_cols ? c1 - c : patch_cols)};
-        T* h = drops ? buffer : a.at(r, c);
-        const int64_t h_row = drops ? patch_cols : a.row_stride;
-        activate(patch, z.at(r, c), z.row_stride, b != nullptr ? b + c : nullptr,
-                 z_kept.data != nullptr ? z_kept.at(r, c) : nullptr, z_kept.row_stride, h, h_row);
-        if (with_stats) {
-          const View<const T> seen = rows_of<const T>(h, patch.rows, patch.cols, h_row);
-          patch_moments(seen, lo, hi, moments.from(r, c));
-        }
+        const uint16_t* bits = nullptr;
         if (drops) {
           mask_patch(dropout, patch, mask);
-          drop_patch<T>(patch, h, h_row, mask, T(dropout.scale()), a.at(r, c), a.row_stride);
+          bits = mask.at(r, c / patch_cols);
+        }
+        const bool buffered = drops && with_stats;
+        T* const to = buffered ? buffer : a.at(r, c);
+        const int64_t to_row = buffered ? patch_cols : a.row_stride;
+        T* const kept = z_kept.data != nullptr ? z_kept.at(r, c) : nullptr;
+        activate(
+            patch,
+            {z.at(r, c), kept, to, bits, z.row_stride, z_kept.row_stride, to_row, mask.row_stride},
+            b != nullptr ? b + c : nullptr, scale);
+        if (with_stats) {
+          const View<const T> h = rows_of<const T>(to, patch.rows, patch.cols, to_row);
+          const Moments<T> found = moments.from(r, c);
+          if (drops) {
+            see_and_drop(h, lo, hi, found, bits, mask.row_stride, scale, a.at(r, c), a.row_stride);
+          } else {
+            patch_moments(h, lo, hi, found);
+          }
         }
       }
     }
@@ -89,6 +125,7 @@ struct Epilogue {
 // Of a DenseForward or an ActivationForward, whose z is given.
 template <class T, class Layer>
 Epilogue<T> epilogue_of(const Layer& layer, View<const T> z, View<T> z_kept) {
+  const bool drops = layer.dropout.threshold > 0, seen = layer.moments.data != nullptr;
   Epilogue<T> epilogue{z,
                        layer.b,
                        layer.a,
@@ -96,7 +133,7 @@ Epilogue<T> epilogue_of(const Layer& layer, View<const T> z, View<T> z_kept) {
                        layer.dropout,
                        layer.mask,
                        layer.moments,
-                       activate_patch_of<T>(layer.activation),
+                       activate_patch_of<T>(layer.activation, drops && !seen),
                        T(0),
                        T(0)};
   saturation_bounds(layer.activation, &epilogue.lo, &epilogue.hi);

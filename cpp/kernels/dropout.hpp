@@ -27,18 +27,10 @@ inline void mask_patch(const Dropout& dropout, Patch patch, View<uint16_t> mask)
   }
 }
 
-// a = mask * scale * h for one patch.
+// mask * scale * h, by the lowest bits.
 template <class T>
-void drop_patch(Patch patch, const T* h, int64_t h_row, View<const uint16_t> mask, T scale, T* a,
-                int64_t a_row) {
-  for_vectors<T>(patch.cols, [&](int c, int lanes) {
-    const uint16_t* bits = mask.at(patch.r0, patch.c0 / patch_cols);
-    for (int r = 0; r < patch.rows; ++r, bits += mask.row_stride) {
-      const Vec<T> kept = load_lanes(h + r * h_row + c, lanes) * broadcast(scale);
-      const Mask<T> keep = mask_from_bits<T>(uint32_t(*bits) >> c);
-      store_lanes(a + r * a_row + c, select(keep, kept, zero<T>()), lanes);
-    }
-  });
+FANIN_INLINE Vec<T> dropped(Vec<T> h, uint32_t bits, Vec<T> scale) {
+  return select(mask_from_bits<T>(bits), h * scale, zero<T>());
 }
 
 void dropout_mask(const Context& context, const Dropout& dropout, int64_t rows, int64_t cols,
