@@ -468,12 +468,46 @@ def test_penalties_that_change_in_the_reference():
     same_bits(net.gradients, twin.gradients)
 
 
+@pytest.mark.parametrize("monitored", [False, True])
+def test_penalties_of_each_step(package, monitored, threads):
+    """Several steps in one call: the numbers of as many calls, each with its penalties."""
+    x, y = next(batches([9, 30, 4], 47, "softmax", "float64"))
+    order = np.random.default_rng(2).permutation(47)
+    penalties = np.array([[0.0, 0.3], [1e-3, 0.0], [0.0, 0.0], [2e-3, 0.1], [0.0, 0.05]])
+    net, twin = (package.MLP([9, 30, 4], seed=3, dtype="float64") for _ in range(2))
+    rule, twin_rule = package.Adam(1e-2), package.Adam(1e-2)
+    options = {"class_weight": None, "label_smoothing": 0.0, "scale": None}
+    total, rows = net._train_rows(x, y, None, order, 10, rule, stats=monitored,
+                                  penalties=penalties, **options)  # fmt: skip
+    twin_total = 0.0
+    for i, (l1, l2) in enumerate(penalties):
+        chosen = order[10 * i : 10 * i + 10]
+        twin._set_penalties(float(l1), float(l2))
+        twin_total, some = twin._train_rows(x, y, None, chosen, 10, twin_rule, stats=False,
+                                            total=twin_total, **options)  # fmt: skip
+        assert some == len(chosen)
+    assert (total, rows) == (twin_total, 47)
+    same_bits(net.parameters, twin.parameters)
+    assert {(layer.l1, layer.l2) for layer in net.layers} == {(0.0, 0.05)}
+    assert net.evaluate(x, y) == twin.evaluate(x, y)
+    unlike = package.MLP([9, 30, 4], seed=3, dtype="float64")
+    unlike._train_rows(x, y, None, order, 10, package.Adam(1e-2), stats=False, **options)
+    assert (unlike.parameters != net.parameters).any()
+
+
 def test_no_penalty_below_zero():
     net = fanin.MLP([9, 30, 4], l1=0.5)
+    x, y = next(batches([9, 30, 4], 20, "softmax", "float32"))
+    before = net.parameters.copy()
     for wrong in (-1.0, float("nan")):
         with pytest.raises(ValueError, match="penalties"):
             net._set_penalties(0.1, wrong)
+        with pytest.raises(ValueError, match="penalties"):
+            net._train_rows(x, y, None, None, 10, fanin.Adam(), class_weight=None,
+                            label_smoothing=0.0, scale=None, stats=False,
+                            penalties=np.array([[0.1, 0.0], [0.1, wrong]]))  # fmt: skip
     assert [(layer.l1, layer.l2) for layer in net.layers] == [(0.5, 0.0)] * 2
+    same_bits(net.parameters, before)
 
 
 def test_many_steps():

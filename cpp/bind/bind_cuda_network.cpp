@@ -260,8 +260,12 @@ class BoundNetwork {
                   const Optional& targets, const Optional& sample_weight,
                   const Optional& class_weight, double label_smoothing, double loss,
                   const py::array& lr, int64_t steps_done, uint64_t step, int bins_at_last,
-                  double seconds, bool on_main_thread, py::handle optimizer, py::handle net) {
+                  double seconds, bool on_main_thread, py::handle optimizer, py::handle net,
+                  const Optional& penalties) {
     const Call call(*this);
+    if (penalties) {
+      refuse("penalties", "those of set_penalties for all steps of a network on CUDA");
+    }
     const int64_t count = rows.size();
     if (batch_size < 1 || steps_done < 0) {
       refuse("batch_size", "a number >= 1, and steps >= 0");

@@ -113,12 +113,12 @@ class BoundNetwork {
 
   void set_penalties(double l1, double l2) {
     const InUse mine(in_use_);
-    if (!(l1 >= 0 && l2 >= 0)) {
-      refuse("penalties", "numbers >= 0");
-    }
+    check_penalty(l1);
+    check_penalty(l2);
     network_->set_penalties(l1, l2);
   }
 
+  // `penalties`: l1 and l2 of all layers for each step, where they are not those of set_penalties.
   // Adds the steps done to optimizer.steps and net.step; returns (rows done, loss + the sum of each
   // step's loss * rows), or raises what a signal handler raised.
   py::tuple train(const py::array& x, double scale, const Optional& shift, const Optional& factor,
@@ -126,7 +126,8 @@ class BoundNetwork {
                   const Optional& targets, const Optional& sample_weight,
                   const Optional& class_weight, double label_smoothing, double loss,
                   const py::array& lr, int64_t steps_done, uint64_t step, int bins_at_last,
-                  double seconds, bool on_main_thread, py::handle optimizer, py::handle net) {
+                  double seconds, bool on_main_thread, py::handle optimizer, py::handle net,
+                  const Optional& penalties) {
     const InUse mine(in_use_);
     const int64_t count = rows.size();
     if (batch_size < 1) {
@@ -158,7 +159,12 @@ class BoundNetwork {
     if (steps_done < 0) {
       refuse("steps", "a number >= 0");
     }
-    const double* rates = vector<double>(lr, "lr", (count + batch_size - 1) / batch_size);
+    const int64_t steps = (count + batch_size - 1) / batch_size;
+    const double* rates = vector<double>(lr, "lr", steps);
+    const double* strengths = vector_or_null<double>(penalties, "penalties", 2 * steps);
+    for (int64_t i = 0; strengths != nullptr && i < 2 * steps; ++i) {
+      check_penalty(strengths[i]);
+    }
     Signals signals;
     Progress done;
     {
@@ -168,7 +174,7 @@ class BoundNetwork {
       computing.context.interrupted = on_main_thread ? Signals::interrupted : nullptr;
       computing.context.interrupted_state = &signals;
       done = network_->train(computing.context, data, of, bound.rule, rates, steps_done, step,
-                             bins_at_last, seconds);
+                             bins_at_last, seconds, strengths);
     }
     count_steps(optimizer, steps_done + done.steps, net, int64_t(step) + done.steps);
     signals.raise();
@@ -281,6 +287,12 @@ class BoundNetwork {
   template <class Number>
   static const Number* data_of(py::handle plain) {
     return static_cast<const Number*>(py::reinterpret_borrow<py::array>(plain).data());
+  }
+
+  static void check_penalty(double strength) {
+    if (!(strength >= 0)) {
+      refuse("penalties", "numbers >= 0");
+    }
   }
 
   void check_training_rows(int64_t rows) const {

@@ -841,7 +841,8 @@ double Network<T>::planned_step(int most_threads, bool monitored, const Dataset&
 template <class T>
 Progress Network<T>::train(const Context& context, const Dataset& data, const Targets<T>& targets,
                            const OptimizerRule<T>& rule, const double* lr, int64_t steps_done,
-                           uint64_t step, int bins_at_last, double seconds) {
+                           uint64_t step, int bins_at_last, double seconds,
+                           const double* penalties) {
   const Clock::time_point start = Clock::now();
   const int64_t fan_in = layers_.front().fan_in, x_stride = padded(fan_in);
   batch_x_.resize_with_zeros(with_spare(std::min(data.batch_size, data.count), x_stride));
@@ -857,6 +858,9 @@ Progress Network<T>::train(const Context& context, const Dataset& data, const Ta
     step_ = step + uint64_t(done.steps);
     x_ = rows_of<const T>(batch_x_.data(), rows_, fan_in, x_stride);
     gather_targets(targets, chosen);
+    if (penalties != nullptr) {
+      set_penalties(penalties[2 * done.steps], penalties[2 * done.steps + 1]);
+    }
     const int bins = done.rows + rows_ == data.count ? bins_at_last : no_stats;
     const Update<T> constants = update_of(rule, lr[done.steps], steps_done + done.steps);
     double loss;

@@ -191,6 +191,7 @@ class _Network:
         on_main_thread: bool,
         optimizer: Any,
         net: Any,
+        penalties: NDArray[np.float64] | None,
         /,
     ) -> tuple[int, float]: ...
     def train_step(

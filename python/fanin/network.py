@@ -197,11 +197,13 @@ class MLP(network.MLP):
         stats: bool | int,
         loss: Loss | None = None,
         total: float = 0.0,
+        penalties: Array | None = None,
     ) -> tuple[float, int]:
         if type(optimizer) not in COMPILED or loss is not None:  # one's own: step by step in Python
             return super()._train_rows(
                 x, y, sample_weight, rows, batch_size, optimizer, class_weight=class_weight,
                 label_smoothing=label_smoothing, scale=scale, stats=stats, loss=loss, total=total,
+                penalties=penalties,
             )  # fmt: skip
         whole = rows is not None  # else x is the batch itself
         if rows is None:
@@ -214,6 +216,7 @@ class MLP(network.MLP):
                 return super()._train_rows(
                     x, y, sample_weight, rows, batch_size, optimizer, class_weight=class_weight,
                     label_smoothing=label_smoothing, scale=scale, stats=stats, total=total,
+                    penalties=penalties,
                 )  # fmt: skip
             rows, count, stats = rows[:before_last], before_last, False
         limit = _STEPS_AT_ONCE * batch_size
@@ -252,7 +255,10 @@ class MLP(network.MLP):
             threading.current_thread() is threading.main_thread(),
             optimizer,
             self,
+            None if penalties is None else penalties[:steps].ravel(),
         )
+        if penalties is not None and done > 0:  # those of the last step stay
+            self._set_penalties(*map(float, penalties[(done - 1) // batch_size]))
         return total, done
 
     def _data(

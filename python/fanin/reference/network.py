@@ -499,13 +499,15 @@ class MLP:
         stats: bool | int,
         loss: Loss | None = None,
         total: float = 0.0,
+        penalties: Array | None = None,
     ) -> tuple[float, int]:
         """Hook: steps over these rows (None: all, in order), in batches of `batch_size`.
 
         x has any real dtype: a batch is cast to the network's and scaled by `scale`.  May
         return early, after about SLICE_SECONDS or a loss that is not finite, and is then called
         again with the rows that are left.  `stats`: as in `_loss_and_gradients`, of the batch that
-        ends `rows`.  `loss`: one's own.
+        ends `rows`.  `loss`: one's own.  `penalties` (steps, 2): l1 and l2 of all layers in each
+        step, for estimators whose penalty is divided by the rows of each batch.
 
         Returns `total` with each step's loss times its rows added, and the number of rows done.
         """
@@ -516,6 +518,8 @@ class MLP:
             end = min(done + batch_size, count)
             chosen = slice(done, end) if rows is None else rows[done:end]
             monitored = stats is not False and end == count
+            if penalties is not None:
+                self._set_penalties(*map(float, penalties[done // batch_size]))
             batch, stats_here = training.gather(x, chosen, self.dtype, scale), monitored and stats
             if loss is None:
                 value = self._loss_and_gradients(
@@ -558,10 +562,7 @@ class MLP:
         return layer.l1 > 0 and self.l1_step == "proximal"
 
     def _set_penalties(self, l1: float, l2: float) -> None:
-        """Let every layer have these penalties from the next gradients on; floats >= 0.
-
-        For estimators whose penalty is divided by the rows of each batch.
-        """
+        """Let every layer have these penalties from the next gradients on; floats >= 0."""
         with self._lock:
             for layer in self.layers:
                 layer._set_penalties(l1, l2)

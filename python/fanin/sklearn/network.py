@@ -88,27 +88,27 @@ class Network(network.MLP):
         rows: NDArray[np.int64] | None,
         batch_size: int,
         optimizer: Any,
-        *,
-        stats: bool | int = False,
         **options: Any,
     ) -> tuple[float, int]:
-        """Do the steps of batches that have the same penalty; `fit` calls again for the others."""
-        if rows is None:
-            rows = np.arange(len(x))
-        count = len(rows)
-        if self.sample_weight is not None:
-            some = min(batch_size, count)
-            divisor = float(self.sample_weight[rows[:some]].sum())
-        else:
-            some = count - count % batch_size or count
-            divisor = min(batch_size, some)
-        self.penalise(divisor)
+        penalties = self._penalties_of(rows, len(x), batch_size)
         return super()._train_rows(
-            x, y, sample_weight, rows[:some], batch_size, optimizer,
-            stats=stats if some == count else False, **options,
-        )  # fmt: skip
+            x, y, sample_weight, rows, batch_size, optimizer, penalties=penalties, **options
+        )
+
+    def _penalties_of(
+        self, rows: NDArray[np.int64] | None, count: int, batch_size: int
+    ) -> NDArray[np.float64]:
+        """Return (steps, 2): l1 and l2 in the batches of these rows (None: all)."""
+        count = count if rows is None else len(rows)
+        starts = np.arange(0, count, batch_size)
+        if self.sample_weight is None:
+            divisors = np.minimum(count - starts, batch_size).astype(np.float64)
+        else:
+            weight = self.sample_weight if rows is None else self.sample_weight[rows]
+            divisors = np.add.reduceat(weight, starts, dtype=np.float64)
+        divisors[divisors <= 0] = np.inf  # a batch of weight zero
+        return np.array([self.l1, self.alpha]) / divisors[:, None]
 
     def _scores(self, z: Array, data: HeldOut, loss: Any) -> dict[str, float]:
-        if self.alpha or self.l1:
-            self.penalise(self.batch_rows)
+        self.penalise(self.batch_rows)
         return super()._scores(z, data, loss)
