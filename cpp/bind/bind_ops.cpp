@@ -20,8 +20,7 @@ View<uint16_t> mask_of(const Dropout& dropout, Optional& mask, int64_t rows, int
   if (!mask) {
     refuse("mask", "an array, with dropout");
   }
-  const int64_t words = mask_words(cols);
-  return as_matrix(out_vector<uint16_t>(*mask, "mask", rows * words), rows, words);
+  return mask_in(out_vector<uint16_t>(*mask, "mask", mask_size(rows, cols)), rows, cols);
 }
 
 // Statistics being made, and what is returned of them.
@@ -143,8 +142,8 @@ py::object dense_forward(py::handle x, py::handle w, py::handle b, py::handle ou
       z = std::move(kept);
     }
     if (layer.dropout.threshold > 0) {
-      py::array_t<uint16_t> words(rows * mask_words(cols));
-      layer.mask = as_matrix(words.mutable_data(), rows, mask_words(cols));
+      py::array_t<uint16_t> words(mask_size(rows, cols));
+      layer.mask = mask_in(words.mutable_data(), rows, cols);
       mask = std::move(words);
     }
     StatsResult<T> stats(with_stats, rows, cols);
@@ -393,15 +392,15 @@ py::array_t<bool> dropout_mask(int64_t rows, int64_t cols, const DropoutArgument
     refuse("shape", "sizes >= 0");
   }
   const Dropout dropout = dropout_of(arguments);
-  const int64_t words = mask_words(cols);
   py::array_t<bool> out({rows, cols});
   bool* kept = out.mutable_data();
-  const Buffer<uint16_t> mask(size_t(rows * words) + 1);
+  const Buffer<uint16_t> words(size_t(mask_size(rows, cols)) + 1);
+  const View<const uint16_t> mask = mask_in<const uint16_t>(words.data(), rows, cols);
   const Computing computing;
-  table().dropout_mask(computing.context, dropout, rows, cols, mask.data());
+  table().dropout_mask(computing.context, dropout, rows, cols, words.data());
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t c = 0; c < cols; ++c) {
-      kept[r * cols + c] = mask.data()[r * words + c / 16] >> (c % 16) & 1;
+      kept[r * cols + c] = *mask.at(r, c / 16) >> (c % 16) & 1;
     }
   }
   return out;

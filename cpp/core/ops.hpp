@@ -136,6 +136,17 @@ struct Dropout {
 // One bit per element, set where it is kept: bit c % 16 of word c / 16 of its row.
 static constexpr int64_t mask_words(int64_t cols) { return (cols + 15) / 16; }
 
+// On a CPU the words of the same 16 columns lie together, in cache lines of their own: threads that
+// work on different columns of the same rows share none.
+static constexpr int64_t mask_column(int64_t rows) { return (rows + 31) / 32 * 32; }
+static constexpr int64_t mask_size(int64_t rows, int64_t cols) {
+  return mask_column(rows) * mask_words(cols);
+}
+template <class Word>
+static constexpr View<Word> mask_in(Word* words, int64_t rows, int64_t cols) {
+  return {words, rows, mask_words(cols), 1, mask_column(rows)};
+}
+
 static constexpr int64_t row_blocks(int64_t rows) { return (rows + row_block - 1) / row_block; }
 
 // Statistics of activations before dropout. `unit_mean` and `unit_zeros` are (n), the caller's.
@@ -422,7 +433,7 @@ struct Table {
   // Counter and key are the host's.
   void (*philox)(const Context&, const uint32_t counter[4], const uint32_t key[2], int64_t count,
                  uint32_t* out);
-  // The mask of an (m, n) matrix as (m, mask_words(n)) words.
+  // The mask of an (m, n) matrix: on a CPU as in mask_in, with CUDA (m, mask_words(n)) words.
   void (*dropout_mask)(const Context&, const Dropout&, int64_t rows, int64_t cols, uint16_t* mask);
   // 64-bit words number start ... start + count - 1 of (seed, step, layer) in a stream.
   void (*random_words)(const Context&, uint64_t seed, uint64_t step, uint32_t layer,

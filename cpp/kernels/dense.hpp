@@ -25,8 +25,8 @@ struct PatchRows {
   const T* z;
   T* z_kept;             // null: not kept
   T* to;                 // h, or a
-  const uint16_t* mask;  // of a
-  int64_t z_row, kept_row, to_row, mask_row;
+  const uint16_t* mask;  // of a; rows lie together
+  int64_t z_row, kept_row, to_row;
 };
 
 // h = f(z + b) for one patch, b may be null; or a = mask * scale * h.
@@ -48,7 +48,7 @@ void activate_patch(Patch patch, const PatchRows<T>& of_patch, const T* b, T sca
       }
       value = activate<K>(value);
       if constexpr (Drops) {
-        value = dropped(value, uint32_t(rows.mask[r * rows.mask_row]) >> c, broadcast(scale));
+        value = dropped(value, uint32_t(rows.mask[r]) >> c, broadcast(scale));
       }
       store_lanes(rows.to + r * rows.to_row + c, value, lanes);
     }
@@ -67,9 +67,9 @@ ActivatePatch<T> activate_patch_of(Activation kind, bool drops) {
 // Statistics of h, and a = mask * scale * h.
 template <class T>
 void see_and_drop(View<const T> h, T lo, T hi, const Moments<T>& moments, const uint16_t* mask,
-                  int64_t mask_row, T scale, T* a, int64_t a_row) {
+                  T scale, T* a, int64_t a_row) {
   patch_moments(h, lo, hi, moments, [=](int64_t r, int64_t c, int lanes, Vec<T> value) {
-    const uint32_t bits = uint32_t(mask[r * mask_row]) >> c;
+    const uint32_t bits = uint32_t(mask[r]) >> c;
     store_lanes(a + r * a_row + c, dropped(value, bits, broadcast(scale)), lanes);
   });
 }
@@ -104,15 +104,13 @@ struct Epilogue {
         T* const to = buffered ? buffer : a.at(r, c);
         const int64_t to_row = buffered ? patch_cols : a.row_stride;
         T* const kept = z_kept.data != nullptr ? z_kept.at(r, c) : nullptr;
-        activate(
-            patch,
-            {z.at(r, c), kept, to, bits, z.row_stride, z_kept.row_stride, to_row, mask.row_stride},
-            b != nullptr ? b + c : nullptr, scale);
+        activate(patch, {z.at(r, c), kept, to, bits, z.row_stride, z_kept.row_stride, to_row},
+                 b != nullptr ? b + c : nullptr, scale);
         if (with_stats) {
           const View<const T> h = rows_of<const T>(to, patch.rows, patch.cols, to_row);
           const Moments<T> found = moments.from(r, c);
           if (drops) {
-            see_and_drop(h, lo, hi, found, bits, mask.row_stride, scale, a.at(r, c), a.row_stride);
+            see_and_drop(h, lo, hi, found, bits, scale, a.at(r, c), a.row_stride);
           } else {
             patch_moments(h, lo, hi, found);
           }

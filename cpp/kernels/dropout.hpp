@@ -11,19 +11,13 @@
 namespace fanin {
 namespace {
 
-// The mask bits of one patch, 16 rows at a time.
+// The mask bits of one patch, 16 rows at a time; where there are fewer, their column has room.
 inline void mask_patch(const Dropout& dropout, Patch patch, View<uint16_t> mask) {
   const auto c0 = uint32_t(dropout.col + patch.c0);
   for (int r = 0; r < patch.rows; r += 16) {
-    uint16_t spare[16];  // where the patch has fewer rows
-    uint16_t* to = mask.at(patch.r0 + r, patch.c0 / patch_cols);
-    const int rows = patch.rows - r;
     const uint64_t r8 = uint64_t(dropout.row + patch.r0 + r) / 8;
     dropout_bits(dropout.seed, dropout.step, dropout.layer, r8, c0, dropout.threshold,
-                 rows < 16 ? spare : to, rows < 16 ? 1 : mask.row_stride);
-    for (int i = 0; i < rows && rows < 16; ++i) {
-      to[i * mask.row_stride] = spare[i];
-    }
+                 mask.at(patch.r0 + r, patch.c0 / patch_cols));
   }
 }
 
@@ -35,7 +29,7 @@ FANIN_INLINE Vec<T> dropped(Vec<T> h, uint32_t bits, Vec<T> scale) {
 
 void dropout_mask(const Context& context, const Dropout& dropout, int64_t rows, int64_t cols,
                   uint16_t* words) {
-  const View<uint16_t> mask = rows_of(words, rows, mask_words(cols), mask_words(cols));
+  const View<uint16_t> mask = mask_in(words, rows, cols);
   for_blocks(context, rows, cols, 0.2, [&](int64_t r0, int64_t r1, int64_t c0, int64_t c1) {
     for (int64_t c = c0; c < c1; c += patch_cols) {
       mask_patch(dropout, {r0, c, int(r1 - r0), int(patch_cols)}, mask);

@@ -38,12 +38,12 @@ FANIN_INLINE void philox(Words (&c)[vectors][4], uint32_t key0, uint32_t key1) {
 }
 
 // A patch of 16 rows x 16 columns: rows 8 r8 and on, columns c0 and on, c0 a multiple of 16. Bit c
-// of out[i * stride] is set where element (8 r8 + i, c0 + c) is kept. Block (c0 + c, r8 + p) has 16
+// of out[i] is set where element (8 r8 + i, c0 + c) is kept. Block (c0 + c, r8 + p) has 16
 // random bits for each of 8 rows, 8 p and on: the first four take the low halves of its words, the
 // other four the high halves. An element is dropped when its bits are below the threshold (0: none
 // is; 65535: all are but one in 65536).
 inline void dropout_bits(uint64_t seed, uint64_t step, uint32_t layer, uint64_t r8, uint32_t c0,
-                         uint32_t threshold, uint16_t* out, int64_t stride) {
+                         uint32_t threshold, uint16_t* out) {
   constexpr int vectors = 16 / words_width;  // of blocks, for 8 rows
   constexpr int together = 2;
   const Words limit = set_words(threshold << 16);
@@ -69,7 +69,7 @@ inline void dropout_bits(uint64_t seed, uint64_t step, uint32_t layer, uint64_t 
   }
 #pragma GCC unroll 16
   for (int i = 0; i < 16; ++i) {
-    out[i * stride] = uint16_t(kept[i]);
+    out[i] = uint16_t(kept[i]);
   }
 }
 

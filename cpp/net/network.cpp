@@ -134,14 +134,14 @@ void Network<T>::reserve(int64_t rows, bool training) {
       state.x_hat.resize(elements);
     }
     if (layer.dropout_threshold > 0) {
-      state.mask.resize(size_t(rows * mask_words(layer.fan_out)));
+      state.mask.resize(size_t(mask_size(rows, layer.fan_out)));
     }
   }
   scratch_.resize(size_t(scratch));
   if (training) {
     row_loss_.resize(size_t(rows));
     if (config_.input_threshold > 0) {
-      input_mask_.resize(size_t(rows * mask_words(layers_.front().fan_in)));
+      input_mask_.resize(size_t(mask_size(rows, layers_.front().fan_in)));
     }
     kept_rows_ = rows;
   } else {
@@ -233,8 +233,7 @@ Dropout Network<T>::input_dropout_of(int64_t row) const {
 
 template <class T>
 View<uint16_t> Network<T>::input_mask_of(int64_t r0, int64_t r1) const {
-  const int64_t words = mask_words(layers_.front().fan_in);
-  return rows_of(input_mask_.data(), rows_, words, words).row_range(r0, r1);
+  return mask_in(input_mask_.data(), rows_, layers_.front().fan_in).row_range(r0, r1);
 }
 
 // Fetches the same rows of the next batch, which lie anywhere in memory, while this one is worked
@@ -431,8 +430,7 @@ Dropout Network<T>::dropout_of(size_t l, Block block) const {
 
 template <class T>
 View<uint16_t> Network<T>::mask_of(size_t l, Block block) const {
-  const int64_t words = mask_words(layers_[l].fan_out);
-  return rows_of(states_[l].mask.data(), rows_, words, words)
+  return mask_in(states_[l].mask.data(), rows_, layers_[l].fan_out)
       .block({block.r0, block.r1, block.c0 / 16, mask_words(block.c1)});
 }
 

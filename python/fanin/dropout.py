@@ -53,6 +53,6 @@ def dropout_arguments(dropout: float, key: Key | None) -> tuple[int, int, int, i
 
 
 def mask_words(shape: tuple[int, ...]) -> NDArray[np.uint16]:
-    """Return room for the mask of an (m, n) matrix, one bit per element."""
+    """Return room for the mask of an (m, n) matrix: mask_size of cpp/core/ops.hpp."""
     rows, columns = shape
-    return np.empty(rows * ((columns + 15) // 16), np.uint16)
+    return np.empty((rows + 31) // 32 * 32 * ((columns + 15) // 16), np.uint16)
