@@ -472,6 +472,19 @@ static_assert((product_block * most_tile_vectors * width<double> + most_copied *
               operation_scratch_bytes);
 static_assert(most_turned<double> * most_task_blocks * row_block <= most_copied);
 
+// Row and column of a task. As many rows of tasks as there are threads go along the columns
+// together: threads side by side then read the same columns of w, and write to no cache line of out
+// that the other one writes to.
+struct TaskPlace {
+  int64_t i, j;
+};
+inline TaskPlace place_of(int64_t task, int64_t threads, int64_t row_tasks, int64_t col_tasks) {
+  const int64_t first = task / (threads * col_tasks) * threads;
+  const int64_t rows = row_tasks - first < threads ? row_tasks - first : threads;
+  const int64_t within = task - first * col_tasks;
+  return {first + within % rows, within / rows};
+}
+
 // gemm_bf16.hpp.
 template <class Then>
 void product_bf16(const Context& context, View<const float> x, View<const float> w, View<float> out,
@@ -494,7 +507,7 @@ void product(const Context& context, View<const T> x, View<const T> w, View<T> o
   const int64_t blocks = row_blocks(out.rows);
   const int64_t groups = (out.cols + patch_cols - 1) / patch_cols;
   auto body = [&](int64_t task, void* scratch) {
-    const int64_t i = task / plan.col_tasks, j = task % plan.col_tasks;
+    const auto [i, j] = place_of(task, context.threads, plan.row_tasks, plan.col_tasks);
     const int64_t r0 = part(blocks, plan.row_tasks, i) * row_block;
     const int64_t r1 = part(blocks, plan.row_tasks, i + 1) * row_block;
     const int64_t c0 = part(groups, plan.col_tasks, j) * patch_cols;

@@ -212,7 +212,7 @@ void product_bf16(const Context& context, View<const float> x, View<const float>
   const int64_t row_tasks = (out.rows + bf16_block_rows - 1) / bf16_block_rows;
   const int64_t col_tasks = (out.cols + 511) / 512;
   auto body = [&](int64_t task, void* scratch) {
-    const int64_t i = task / col_tasks, j = task % col_tasks;
+    const auto [i, j] = place_of(task, context.threads, row_tasks, col_tasks);
     const int64_t r0 = part(blocks, row_tasks, i) * row_block;
     const int64_t r1 = part(blocks, row_tasks, i + 1) * row_block;
     const int64_t c0 = part(groups, col_tasks, j) * patch_cols;
