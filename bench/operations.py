@@ -6,14 +6,17 @@ products: `fanin.matmul` at sizes from 32 to 2048 rows, plain and with either op
 backprop has them (dw: x is a transposed array, dx: w is), in both dtypes. layer: product, bias,
 tanh, statistics and dropout 0.5 in one `fanin.dense_forward`, against plain `fanin.matmul` and
 NumPy's passes. forward: a 4-64-64-2 network on one row. Answers are checked, then contestants take
-turns, each in a process of its own; figures are medians. An asterisk: above the limit.
+turns, each in a process of its own, but for the layer and its product: these share their arrays, as
+a product also depends on where its pages lie. Figures are medians. An asterisk: above the limit.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -47,7 +50,12 @@ def product(who: str, m: int, k: int, n: int, layout: str, dtype: str) -> Made:
         x = np.asfortranarray(x)
     if layout == "dx":
         w = np.asfortranarray(w)
-    out = np.empty((m, n), dtype)
+    return product_of(who, x, w, np.empty((m, n), dtype))
+
+
+def product_of(who: str, x: Any, w: Any, out: Any) -> Made:
+    """The same for arrays that are there."""
+    k, dtype = len(w), x.dtype
     if who == "fanin":
         import fanin
 
@@ -57,7 +65,7 @@ def product(who: str, m: int, k: int, n: int, layout: str, dtype: str) -> Made:
 
     def check() -> None:
         multiply(x, w, out=out)
-        rows = np.unique(np.linspace(0, m - 1, 64).astype(int))
+        rows = np.unique(np.linspace(0, len(x) - 1, 64).astype(int))
         exact = x[rows].astype("f8") @ w.astype("f8")
         room = (k + 2) * np.finfo(dtype).eps * (abs(x[rows]).astype("f8") @ abs(w).astype("f8"))
         assert (abs(out[rows] - exact) <= room).all()
@@ -65,16 +73,26 @@ def product(who: str, m: int, k: int, n: int, layout: str, dtype: str) -> Made:
     return lambda: multiply(x, w, out=out), check
 
 
-def layer(who: str, dtype: str) -> Made:
-    """tanh(x @ w + b), its statistics, dropout; "matmul" is the product alone."""
+@functools.cache
+def layer_arrays(dtype: str) -> tuple[Any, Any, Any, Any]:
+    """x, w, b and the array for the outputs, the same ones at every call."""
     m, k, n = LAYER
     rng = np.random.default_rng(0)
     x = rng.standard_normal((m, k)).astype(dtype)
     w = (rng.standard_normal((k, n)) * np.sqrt(2 / (k + n))).astype(dtype)
     b = (rng.standard_normal(n) * 0.1).astype(dtype)
-    out = np.empty((m, n), dtype)
-    if who == "matmul":
-        return product("fanin", m, k, n, "plain", dtype)
+    return x, w, b, np.empty((m, n), dtype)
+
+
+def layer_product(who: str, dtype: str) -> Made:
+    """The product of the layer alone."""
+    x, w, _, out = layer_arrays(dtype)
+    return product_of(who, x, w, out)
+
+
+def layer(who: str, dtype: str) -> Made:
+    """tanh(x @ w + b), its statistics, dropout."""
+    x, w, b, out = layer_arrays(dtype)
     run: Callable[[], tuple[float, ...]]
     if who == "fanin":
         import fanin
@@ -157,15 +175,20 @@ def forward(who: str, dtype: str) -> Made:
     return run, check
 
 
-KINDS: dict[str, Callable[..., Made]] = {"product": product, "layer": layer, "forward": forward}
+KINDS: dict[str, Callable[..., Made]] = {
+    "product": product,
+    "layer_product": layer_product,
+    "layer": layer,
+    "forward": forward,
+}
 
 
 class Operations:
-    """One contestant in its process: prepares a case, then times it."""
+    """One contestant in its process: prepares a case of each kind, then times them."""
 
     def __init__(self, who: str, threads: int):
         self.who = who
-        self.timed: worker.Repeated | None = None
+        self.timed: dict[str, worker.Repeated] = {}
         if who != "numpy":
             import fanin
 
@@ -183,24 +206,48 @@ class Operations:
             for _ in range(count):
                 once()
 
-        self.timed = worker.Repeated(run)
+        self.timed[kind] = worker.Repeated(run)
         return {}
 
-    def slice(self, seconds: float) -> dict[str, float]:
+    def slice(self, kind: str, seconds: float) -> dict[str, float]:
         """Seconds of one operation."""
-        assert self.timed is not None
-        return self.timed.slice(seconds)
+        return self.timed[kind].slice(seconds)
 
 
-def contest(processes: list[race.Process], slices: int, seconds: float, **case: Any) -> list[float]:
-    """The median seconds of each process, whose answers are right."""
-    for process in processes:
-        wrong = process.ask("prepare", **case).get("wrong")
+@dataclass(frozen=True)
+class Contestant:
+    """One kind of operation in a process that may have prepared several."""
+
+    process: race.Process
+    kind: str
+
+    @property
+    def contestant(self) -> str:
+        """The name of its process."""
+        return self.process.contestant
+
+    @property
+    def threads(self) -> int:
+        """Those of its process."""
+        return self.process.threads
+
+    def ask(self, command: str, **options: Any) -> dict[str, Any]:
+        """Asks the process about this kind."""
+        return self.process.ask(command, kind=self.kind, **options)
+
+
+def contest(
+    contestants: list[tuple[race.Process, str]], slices: int, seconds: float, **case: Any
+) -> list[float]:
+    """The median seconds of each process at its kind of operation; all answers are right."""
+    found: list[tuple[Any, list[float]]] = []
+    for process, kind in contestants:
+        found.append((Contestant(process, kind), []))
+        wrong = found[-1][0].ask("prepare", **case).get("wrong")
         if wrong:
             raise race.Failed(wrong)
-    found: list[list[float]] = [[] for _ in processes]
-    race.take_turns(list(zip(processes, found, strict=True)), slices, seconds)
-    return [median(one) for one in found]
+    race.take_turns(found, slices, seconds)
+    return [median(seconds) for _, seconds in found]
 
 
 def products(figures: script.Figures, given: Any) -> None:
@@ -221,7 +268,8 @@ def products(figures: script.Figures, given: Any) -> None:
                 for layout in ("plain", "dw", "dx"):
                     script.progress(f"product {m} {k} {n} {layout} {dtype}")
                     case = {"m": m, "k": k, "n": n, "layout": layout, "dtype": dtype}
-                    ours, numpy = contest(pair, given.slices, given.seconds, kind="product", **case)
+                    sides = [(side, "product") for side in pair]
+                    ours, numpy = contest(sides, given.slices, given.seconds, **case)
                     ratio = ours / numpy
                     shares = [2e-9 * m * k * n / one / peak for one in (ours, numpy)]
                     figures.add(
@@ -241,13 +289,17 @@ def layers(figures: script.Figures, given: Any) -> None:
     """The whole layer, the product alone, NumPy's passes."""
     for dtype in given.dtypes:
         with contextlib.ExitStack() as stack:
-            trio = [
+            ours_process, numpy_process = [
                 stack.enter_context(script.own(__file__, who, given.threads))
-                for who in ("fanin", "matmul", "numpy")
+                for who in ("fanin", "numpy")
             ]
             script.progress(f"layer {dtype}")
-            found = contest(trio, given.slices, given.seconds, kind="layer", dtype=dtype)
-        ours, plain, numpy = found
+            sides = [
+                (ours_process, "layer"),
+                (ours_process, "layer_product"),
+                (numpy_process, "layer"),
+            ]
+            ours, plain, numpy = contest(sides, given.slices, given.seconds, dtype=dtype)
         figures.add(
             f"\nlayer {LAYER} {dtype}, {given.threads} threads: fanin {ours * 1e6:.1f} us, "
             f"fanin.matmul alone {plain * 1e6:.1f}, NumPy {numpy * 1e6:.1f}\n"
@@ -270,7 +322,8 @@ def forwards(figures: script.Figures, given: Any) -> None:
                 for who in ("fanin", "numpy")
             ]
             script.progress(f"forward {dtype}")
-            found = contest(pair, given.slices, given.seconds, kind="forward", dtype=dtype)
+            sides = [(side, "forward") for side in pair]
+            found = contest(sides, given.slices, given.seconds, dtype=dtype)
         ours, numpy = found
         figures.add(
             f"\nforward {'-'.join(map(str, SIZES))}, one row, {dtype}: "

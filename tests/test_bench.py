@@ -301,6 +301,7 @@ def test_operations_are_right(script, who, dtype):
     for layout in ("plain", "dw", "dx"):
         operations.product(who, 5, 40, 9, layout, dtype)[1]()
     operations.layer(who, dtype)[1]()
+    operations.layer_product(who, dtype)[1]()
     operations.forward(who, dtype)[1]()
     assert operations.Operations(who, 1).prepare("forward", dtype=dtype) == {}
 
