@@ -60,12 +60,17 @@ def busy(figures: script.Figures, given: Any) -> None:
         (on.name, lambda threads, on=on: race.Worker("fanin", on.name, threads), {}) for on in STEPS
     ]
     for m, k, n in PRODUCTS:
-        case = {"kind": "product", "m": m, "k": k, "n": n, "layout": "plain", "dtype": "float32"}
+        case = {"m": m, "k": k, "n": n, "layout": "plain", "dtype": "float32"}
         cases.append((f"product {m},{k},{n}", product_process, case))
     for name, start, case in cases:
-        with start(1) as one, start(given.threads) as default:
-            for process in (one, default):
-                if case:
+        with start(1) as one_process, start(given.threads) as default_process:
+            one: Any = one_process
+            default: Any = default_process
+            if case:
+                one, default = (
+                    operations.Operation(process, "product") for process in (one, default)
+                )
+                for process in (one, default):
                     process.ask("prepare", **case)
             found = {}
             for state in ("idle", "busy"):

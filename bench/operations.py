@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -210,12 +210,12 @@ class Operations:
         return {}
 
     def slice(self, kind: str, seconds: float) -> dict[str, float]:
-        """Seconds of one operation."""
+        """Seconds of one operation of this kind."""
         return self.timed[kind].slice(seconds)
 
 
 @dataclass(frozen=True)
-class Contestant:
+class Operation:
     """One kind of operation in a process that may have prepared several."""
 
     process: race.Process
@@ -236,18 +236,15 @@ class Contestant:
         return self.process.ask(command, kind=self.kind, **options)
 
 
-def contest(
-    contestants: list[tuple[race.Process, str]], slices: int, seconds: float, **case: Any
-) -> list[float]:
-    """The median seconds of each process at its kind of operation; all answers are right."""
-    found: list[tuple[Any, list[float]]] = []
-    for process, kind in contestants:
-        found.append((Contestant(process, kind), []))
-        wrong = found[-1][0].ask("prepare", **case).get("wrong")
+def contest(contestants: Sequence[Any], slices: int, seconds: float, **case: Any) -> list[float]:
+    """The median seconds of each, a process or a kind of operation in one; answers are right."""
+    for contestant in contestants:
+        wrong = contestant.ask("prepare", **case).get("wrong")
         if wrong:
             raise race.Failed(wrong)
-    race.take_turns(found, slices, seconds)
-    return [median(seconds) for _, seconds in found]
+    found: list[list[float]] = [[] for _ in contestants]
+    race.take_turns(list(zip(contestants, found, strict=True)), slices, seconds)
+    return [median(one) for one in found]
 
 
 def products(figures: script.Figures, given: Any) -> None:
@@ -268,7 +265,7 @@ def products(figures: script.Figures, given: Any) -> None:
                 for layout in ("plain", "dw", "dx"):
                     script.progress(f"product {m} {k} {n} {layout} {dtype}")
                     case = {"m": m, "k": k, "n": n, "layout": layout, "dtype": dtype}
-                    sides = [(side, "product") for side in pair]
+                    sides = [Operation(process, "product") for process in pair]
                     ours, numpy = contest(sides, given.slices, given.seconds, **case)
                     ratio = ours / numpy
                     shares = [2e-9 * m * k * n / one / peak for one in (ours, numpy)]
@@ -295,9 +292,9 @@ def layers(figures: script.Figures, given: Any) -> None:
             ]
             script.progress(f"layer {dtype}")
             sides = [
-                (ours_process, "layer"),
-                (ours_process, "layer_product"),
-                (numpy_process, "layer"),
+                Operation(ours_process, "layer"),
+                Operation(ours_process, "layer_product"),
+                Operation(numpy_process, "layer"),
             ]
             ours, plain, numpy = contest(sides, given.slices, given.seconds, dtype=dtype)
         figures.add(
@@ -322,7 +319,7 @@ def forwards(figures: script.Figures, given: Any) -> None:
                 for who in ("fanin", "numpy")
             ]
             script.progress(f"forward {dtype}")
-            sides = [(side, "forward") for side in pair]
+            sides = [Operation(process, "forward") for process in pair]
             found = contest(sides, given.slices, given.seconds, dtype=dtype)
         ours, numpy = found
         figures.add(

@@ -103,6 +103,34 @@ def test_fit_with_big_layers(batch_size, threads_):
     assert np.isfinite(net.train_step(x[:64], y[:64], optimizer))
 
 
+def test_penalties_of_a_step_given_up():
+    """Those of the last step that was done stay, in the compiled network as in Python."""
+    x, y = data(8192)
+    net, optimizer = fanin.MLP([1024, 2048, 2048, 100], l2=0.25), fanin.Adam()
+    penalties = np.column_stack([np.zeros(2), [0.5, 1.0]])
+    thread, _ = send_after(0.6)
+    begun = 0
+
+    def train():
+        nonlocal begun
+        while True:
+            begun = net.step
+            net._train_rows(x, y, None, None, 4096, optimizer, class_weight=None, stats=False,
+                            label_smoothing=0.0, scale=None, penalties=penalties)  # fmt: skip
+
+    with pytest.raises(KeyboardInterrupt):
+        train()
+    thread.join()
+    assert net.step == optimizer.steps
+    expected = {0: 0.25 if begun == 0 else 1.0, 1: 0.5, 2: 1.0}[net.step - begun]
+    assert {(layer.l1, layer.l2) for layer in net.layers} == {(0.0, expected)}
+    loss = net.loss_and_gradients(x[:64], y[:64])[0]
+    fresh = fanin.MLP([1024, 2048, 2048, 100], l2=expected)
+    fresh.parameters = net.parameters
+    assert loss == fresh.loss_and_gradients(x[:64], y[:64])[0]
+    same_bits(net.gradients, fresh.gradients)
+
+
 def test_fit_with_small_steps(package):
     """Thousands of steps a second: the epochs that were finished are in the history."""
     x, y = data(2000, 20)

@@ -467,6 +467,18 @@ def test_copies(how, settings):
     same_weights(twin, estimator)
 
 
+@pytest.mark.parametrize("how", COPIES)
+def test_a_copy_is_penalised(how):
+    """What `evaluate` says of its network has a penalty, and leaves it there."""
+    x, y = digits(200)
+    twin = COPIES[how](small(alpha=1.0).fit(x, y))
+    strengths = [layer.l2 for layer in twin.network_.layers]
+    loss = twin.network_.evaluate(x, y)["loss"]
+    assert [layer.l2 for layer in twin.network_.layers] == strengths and min(strengths) > 0
+    twin.network_._set_penalties(0.0, 0.0)
+    assert loss > twin.network_.evaluate(x, y)["loss"]
+
+
 def test_copies_of_what_was_set():
     """Weights put in the place of others are those of the copy; a copy's are not the original's."""
     x, y = digits(100)

@@ -495,6 +495,23 @@ def test_penalties_of_each_step(package, monitored, threads):
     assert (unlike.parameters != net.parameters).any()
 
 
+def test_penalties_of_steps_in_several_calls():
+    """A call does 1024 steps at most, or what it can in 50 ms; the next goes on with its own."""
+    x, y = next(batches([3, 4], 2500, "softmax", "float64"))
+    penalties = np.column_stack([np.zeros(2500), np.linspace(0, 1, 2500)])
+    nets = []
+    for most in (2500, 700):
+        net, rule, done = fanin.MLP([3, 4], seed=3, dtype="float64"), fanin.Adam(1e-2), 0
+        while done < 2500:
+            rows = np.arange(done, min(done + most, 2500))
+            done += net._train_rows(x, y, None, rows, 1, rule, class_weight=None, stats=False,
+                                    label_smoothing=0.0, scale=None,
+                                    penalties=penalties[done:])[1]  # fmt: skip
+            assert {layer.l2 for layer in net.layers} == {penalties[done - 1, 1]}
+        nets.append(net)
+    same_bits(nets[0].parameters, nets[1].parameters)
+
+
 def test_no_penalty_below_zero():
     net = fanin.MLP([9, 30, 4], l1=0.5)
     x, y = next(batches([9, 30, 4], 20, "softmax", "float32"))

@@ -128,7 +128,7 @@ struct Dropout {
   uint32_t threshold = 0;  // dropped where 16 random bits < threshold; 0 drops nothing
   uint64_t seed = 0, step = 0;
   uint32_t layer = 0;
-  int64_t row = 0, col = 0;  // of the first element in the layer; multiples of 8 and of 16
+  int64_t row = 0, col = 0;  // of the first element in the layer; multiples of 8 (CPU: 16), of 16
 
   [[gnu::always_inline]] constexpr double scale() const { return 65536.0 / (65536.0 - threshold); }
 };
@@ -136,8 +136,9 @@ struct Dropout {
 // One bit per element, set where it is kept: bit c % 16 of word c / 16 of its row.
 static constexpr int64_t mask_words(int64_t cols) { return (cols + 15) / 16; }
 
-// On a CPU the words of the same 16 columns lie together, in cache lines of their own: threads that
-// work on different columns of the same rows share none.
+// On a CPU the words of the same 16 columns lie together, so that threads that work on different
+// columns do not write to the same cache lines. Those of 16 rows are made at once: behind the last
+// row there is room, and parts of a mask begin at multiples of 16 rows.
 static constexpr int64_t mask_column(int64_t rows) { return (rows + 31) / 32 * 32; }
 static constexpr int64_t mask_size(int64_t rows, int64_t cols) {
   return mask_column(rows) * mask_words(cols);
@@ -196,7 +197,7 @@ struct DenseForward {
   View<T> z;        // (m, n), unit column stride: x @ w + b is kept here; data may be null
   Activation activation;
   Dropout dropout;
-  View<uint16_t> mask;  // (m, mask_words(n)), written when dropout.threshold > 0
+  View<uint16_t> mask;  // CPU: mask_in; CUDA: (m, mask_words(n)). Written when threshold > 0
   Moments<T> moments;   // of f(z); written when moments.data is not null
 };
 

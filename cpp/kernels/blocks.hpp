@@ -88,9 +88,8 @@ constexpr int64_t part(int64_t n, int64_t parts, int64_t i) { return n * i / par
 
 constexpr int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-// Elementwise work goes along rows in patches of 16 x 16: two Philox blocks high, one mask word
-// wide. Statistics want whole row blocks, 64 rows high.
-constexpr int64_t patch_rows = 16, patch_cols = 16;
+// Elementwise work goes along rows in patches of a row block by 16 columns, one mask word wide.
+constexpr int64_t patch_cols = 16;
 
 // A patch of `rows` x `cols` <= row_block x 16 elements whose first is element (r0, c0).
 struct Patch {

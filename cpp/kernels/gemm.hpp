@@ -473,8 +473,8 @@ static_assert((product_block * most_tile_vectors * width<double> + most_copied *
 static_assert(most_turned<double> * most_task_blocks * row_block <= most_copied);
 
 // Row and column of a task. As many rows of tasks as there are threads go along the columns
-// together: threads side by side then read the same columns of w, and write to no cache line of out
-// that the other one writes to.
+// together. Where there are so many, threads side by side then read the same columns of w, and
+// hardly ever write to a cache line of out that another one writes to.
 struct TaskPlace {
   int64_t i, j;
 };

@@ -187,13 +187,14 @@ void adam(const Context& context, const Update<T>& update) {
 template <class T>
 void regularise(const Context& context, View<const T> w, View<T> dw, double l1, double l2,
                 double l1_slope, View<double> penalties) {
+  constexpr int64_t tall = 16;  // rows of a task
   const Vec<T> c1 = broadcast(T(l1_slope)), c2 = broadcast(T(l2));
   auto body = [&](int64_t block, void*) {
     const View<const T> from = w;  // copies, as in for_elements
     const View<T> to = dw;
     const View<double> sums = penalties;
-    const int64_t r1 = (block + 1) * patch_rows < w.rows ? (block + 1) * patch_rows : w.rows;
-    for (int64_t r = block * patch_rows; r < r1; ++r) {
+    const int64_t r1 = (block + 1) * tall < w.rows ? (block + 1) * tall : w.rows;
+    for (int64_t r = block * tall; r < r1; ++r) {
       for (int64_t i = 0; i < sums.cols; ++i) {
         const int64_t start = i * penalty_cols;
         const int64_t n = from.cols - start < penalty_cols ? from.cols - start : penalty_cols;
@@ -212,8 +213,8 @@ void regularise(const Context& context, View<const T> w, View<T> dw, double l1, 
       }
     }
   };
-  parallel_for(worth(context, 0.3 * double(w.rows) * double(w.cols)),
-               (w.rows + patch_rows - 1) / patch_rows, body);
+  parallel_for(worth(context, 0.3 * double(w.rows) * double(w.cols)), (w.rows + tall - 1) / tall,
+               body);
 }
 
 template <class T>

@@ -848,6 +848,7 @@ Progress Network<T>::train(const Context& context, const Dataset& data, const Ta
   Context uninterrupted = context;
   uninterrupted.interrupted = nullptr;
 
+  std::vector<LayerConfig> before;  // the penalties of the last step done
   Progress done;
   done.loss = data.loss;
   while (done.rows < data.count && !stopped(context)) {
@@ -857,6 +858,7 @@ Progress Network<T>::train(const Context& context, const Dataset& data, const Ta
     x_ = rows_of<const T>(batch_x_.data(), rows_, fan_in, x_stride);
     gather_targets(targets, chosen);
     if (penalties != nullptr) {
+      before.assign(layers_.begin(), layers_.end());
       set_penalties(penalties[2 * done.steps], penalties[2 * done.steps + 1]);
     }
     const int bins = done.rows + rows_ == data.count ? bins_at_last : no_stats;
@@ -878,6 +880,7 @@ Progress Network<T>::train(const Context& context, const Dataset& data, const Ta
         monitored_rows_ = bins >= 0 ? 0 : monitored_rows_;
         std::copy_n(running_before_.data(), running_count_, running_mean_);
         std::copy_n(running_before_.data() + running_count_, running_count_, running_var_);
+        std::copy(before.begin(), before.end(), layers_.begin());
         break;
       }
       update(uninterrupted, rule, constants, bins >= 0);

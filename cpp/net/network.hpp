@@ -82,7 +82,8 @@ class Network {
 
   // Steps over data.rows in batches until all are done, `seconds` have passed, a loss was not
   // finite or context.interrupted says so; a step that was interrupted leaves no trace. `lr` holds
-  // one learning rate per step, `penalties`, where not null, l1 and l2 of all layers per step.
+  // one learning rate per step, `penalties`, where not null, l1 and l2 of all layers per step;
+  // those of the last step done stay.
   Progress train(const Context& context, const Dataset& data, const Targets<T>& targets,
                  const OptimizerRule<T>& rule, const double* lr, int64_t steps_done, uint64_t step,
                  int bins_at_last, double seconds, const double* penalties = nullptr);

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from . import _core
 from .activation import KINDS, as_rows
-from .dropout import NO_DROPOUT, dropout_arguments, mask_words
+from .dropout import NO_DROPOUT, dropout_arguments, mask_room
 from .reference import arguments
 from .reference.arguments import Array, Key
 from .reference.dense import DenseCache as ReferenceCache
@@ -95,7 +95,7 @@ def dense_forward(
         histogram = histogram_of(a, bins, None, numbers) if bins else (None, None)
         layer_stats = stats_of(numbers, len(a), histogram)
     if bins and drop[0]:
-        mask = mask_words(a.shape)
+        mask = mask_room(a.shape)
         _core.activation_forward(a, a, KINDS["identity"], drop, mask)
     if out is not None and a is not out:
         out[...] = a

@@ -52,7 +52,7 @@ def dropout_arguments(dropout: float, key: Key | None) -> tuple[int, int, int, i
     return dropout_threshold(dropout), int(seed), int(step), int(layer)
 
 
-def mask_words(shape: tuple[int, ...]) -> NDArray[np.uint16]:
+def mask_room(shape: tuple[int, ...]) -> NDArray[np.uint16]:
     """Return room for the mask of an (m, n) matrix: mask_size of cpp/core/ops.hpp."""
     rows, columns = shape
     return np.empty((rows + 31) // 32 * 32 * ((columns + 15) // 16), np.uint16)

@@ -31,7 +31,7 @@ from .stats import stats_of
 _OUTPUTS = {"identity": 0, "sigmoid": 1, "softmax": 2}  # as in cpp/net/network.hpp
 _BATCH_NORMS = {False: 0, "before": 1, "after": 2}
 _DIRECT = (np.dtype(np.uint8), np.dtype(np.float32), np.dtype(np.float64))
-_STEPS_AT_ONCE = 1024  # learning rates are asked for so many steps ahead
+STEPS_AT_ONCE = 1024  # learning rates are asked for so many steps ahead
 _BYTES_AT_ONCE = 1 << 23  # of rows of other dtypes, converted by NumPy
 
 
@@ -219,7 +219,7 @@ class MLP(network.MLP):
                     penalties=penalties,
                 )  # fmt: skip
             rows, count, stats = rows[:before_last], before_last, False
-        limit = _STEPS_AT_ONCE * batch_size
+        limit = STEPS_AT_ONCE * batch_size
         direct = _is_direct(x)
         if not direct:
             row_bytes = x.shape[1] * self.dtype.itemsize
@@ -238,27 +238,30 @@ class MLP(network.MLP):
             lr = np.full(steps, float(optimizer.lr))
         numbers = _as_compiled(scale, x.dtype, self.dtype)
         given, *wanted = self._data(x, y, sample_weight, batch_size, whole and direct)
-        done, total = self._compiled.train(
-            given,
-            *numbers,
-            chosen,
-            batch_size,
-            *wanted,
-            None if class_weight is None else np.ascontiguousarray(class_weight),
-            label_smoothing,
-            total,
-            lr,
-            optimizer.steps,
-            self.step,
-            _bins(stats if len(chosen) == count else False),
-            training.SLICE_SECONDS,
-            threading.current_thread() is threading.main_thread(),
-            optimizer,
-            self,
-            None if penalties is None else penalties[:steps].ravel(),
-        )
-        if penalties is not None and done > 0:  # those of the last step stay
-            self._set_penalties(*map(float, penalties[(done - 1) // batch_size]))
+        before = self.step
+        try:
+            done, total = self._compiled.train(
+                given,
+                *numbers,
+                chosen,
+                batch_size,
+                *wanted,
+                None if class_weight is None else np.ascontiguousarray(class_weight),
+                label_smoothing,
+                total,
+                lr,
+                optimizer.steps,
+                self.step,
+                _bins(stats if len(chosen) == count else False),
+                training.SLICE_SECONDS,
+                threading.current_thread() is threading.main_thread(),
+                optimizer,
+                self,
+                None if penalties is None else penalties[:steps].ravel(),
+            )
+        finally:  # also after Ctrl-C
+            if penalties is not None and self.step > before:
+                self._set_penalties(*map(float, penalties[self.step - before - 1]))
         return total, done
 
     def _data(

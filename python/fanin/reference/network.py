@@ -507,7 +507,8 @@ class MLP:
         return early, after about SLICE_SECONDS or a loss that is not finite, and is then called
         again with the rows that are left.  `stats`: as in `_loss_and_gradients`, of the batch that
         ends `rows`.  `loss`: one's own.  `penalties` (steps, 2): l1 and l2 of all layers in each
-        step, for estimators whose penalty is divided by the rows of each batch.
+        step, for estimators whose penalty is divided by the rows of each batch; those of the last
+        step stay.  Not on CUDA.
 
         Returns `total` with each step's loss times its rows added, and the number of rows done.
         """

@@ -88,27 +88,36 @@ class Network(network.MLP):
         rows: NDArray[np.int64] | None,
         batch_size: int,
         optimizer: Any,
+        *,
+        stats: bool | int = False,
         **options: Any,
     ) -> tuple[float, int]:
-        penalties = self._penalties_of(rows, len(x), batch_size)
+        if rows is None:  # a step on a batch of its own
+            count, weight = len(x), sample_weight
+        else:
+            some = rows[: network.STEPS_AT_ONCE * batch_size]  # `fit` calls again for the others
+            rows, stats = some, stats if len(some) == len(rows) else False
+            count = len(rows)
+            weight = None if self.sample_weight is None else self.sample_weight[rows]
+        penalties = self._penalties_of(count, weight, batch_size)
         return super()._train_rows(
-            x, y, sample_weight, rows, batch_size, optimizer, penalties=penalties, **options
-        )
+            x, y, sample_weight, rows, batch_size, optimizer,
+            stats=stats, penalties=penalties, **options,
+        )  # fmt: skip
 
     def _penalties_of(
-        self, rows: NDArray[np.int64] | None, count: int, batch_size: int
+        self, count: int, weight: Array | None, batch_size: int
     ) -> NDArray[np.float64]:
-        """Return (steps, 2): l1 and l2 in the batches of these rows (None: all)."""
-        count = count if rows is None else len(rows)
+        """Return (steps, 2): l1 and l2 in the batches of so many rows of these weights."""
         starts = np.arange(0, count, batch_size)
-        if self.sample_weight is None:
+        if weight is None:
             divisors = np.minimum(count - starts, batch_size).astype(np.float64)
         else:
-            weight = self.sample_weight if rows is None else self.sample_weight[rows]
             divisors = np.add.reduceat(weight, starts, dtype=np.float64)
         divisors[divisors <= 0] = np.inf  # a batch of weight zero
         return np.array([self.l1, self.alpha]) / divisors[:, None]
 
     def _scores(self, z: Array, data: HeldOut, loss: Any) -> dict[str, float]:
-        self.penalise(self.batch_rows)
+        if self.alpha or self.l1:  # copies have none, but their layers' own
+            self.penalise(self.batch_rows)
         return super()._scores(z, data, loss)
