@@ -184,9 +184,10 @@ void adam(const Context& context, const Update<T>& update) {
   });
 }
 
-template <class T>
-void regularise(const Context& context, View<const T> w, View<T> dw, double l1, double l2,
-                double l1_slope, View<double> penalties) {
+// Without l1 there are no signs to find and no second sum to make.
+template <bool has_l1, class T>
+void regularise_rows(const Context& context, View<const T> w, View<T> dw, double l1, double l2,
+                     double l1_slope, View<double> penalties) {
   constexpr int64_t tall = 16;  // rows of a task
   const Vec<T> c1 = broadcast(T(l1_slope)), c2 = broadcast(T(l2));
   auto body = [&](int64_t block, void*) {
@@ -204,17 +205,27 @@ void regularise(const Context& context, View<const T> w, View<T> dw, double l1, 
         for_row<T>(n, [&](int64_t c, int lanes, int lane) {
           const Vec<T> x = load_lanes(from.at(r, start + c), lanes);
           square.v[lane] = fma(x, x, square.v[lane]);
-          size.v[lane] = size.v[lane] + abs(x);
-          const Vec<T> sign = select(x == zero<T>(), zero<T>(), copysign(c1, x));
-          T* d = to.at(r, start + c);
-          store_lanes(d, load_lanes(d, lanes) + fma(c2, x, sign), lanes);
+          T* const d = to.at(r, start + c);
+          Vec<T> slope = c2 * x;
+          if constexpr (has_l1) {
+            size.v[lane] = size.v[lane] + abs(x);
+            slope = fma(c2, x, select(x == zero<T>(), zero<T>(), copysign(c1, x)));
+          }
+          store_lanes(d, load_lanes(d, lanes) + slope, lanes);
         });
-        *sums.at(r, i) = l2 / 2 * double(square.sum()) + l1 * double(size.sum());
+        *sums.at(r, i) = l2 / 2 * double(square.sum()) + (has_l1 ? l1 * double(size.sum()) : 0.0);
       }
     }
   };
   parallel_for(worth(context, 0.3 * double(w.rows) * double(w.cols)), (w.rows + tall - 1) / tall,
                body);
+}
+
+template <class T>
+void regularise(const Context& context, View<const T> w, View<T> dw, double l1, double l2,
+                double l1_slope, View<double> penalties) {
+  (l1 > 0 ? regularise_rows<true, T> : regularise_rows<false, T>)(context, w, dw, l1, l2, l1_slope,
+                                                                  penalties);
 }
 
 template <class T>
